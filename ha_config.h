@@ -1,0 +1,74 @@
+/* ha_config.h - every directive, its default, merge and check; read by the balancer room and the
+ * contents page only. session/ and store/ get plain values.
+ *
+ * One structure for the server, a virtual host, <Proxy "balancer://..."> and <Location>: httpd merges
+ * them, and a request sees the result in r->per_dir_config. */
+#ifndef HA_CONFIG_H
+#define HA_CONFIG_H
+
+#include "httpd.h"
+#include "http_config.h"
+#include "mod_session_ha.h"
+#include "session/session_seal.h"
+#include "store/store.h"
+
+extern module AP_MODULE_DECLARE_DATA session_ha_module;
+
+typedef enum { HA_SYNC, HA_ASYNC, HA_NATIVE_BACKUP, HA_NO_BACKUP } ha_backup_mode;
+typedef enum { HA_CONTINUE, HA_503, HA_REDIRECT } ha_on_missing;
+
+typedef struct ha_store_line {      /* one SessionHAStore; equal lines share one store */
+    apr_array_header_t *urls;       /* of const char * */
+    ha_store *store;                /* made when the configuration is complete (ha_config_settle) */
+    int copies;
+    apr_interval_time_t timeout;
+} ha_store_line;
+
+typedef struct ha_secret_line {     /* one SessionHASecret; read when the configuration is complete */
+    const char *file, *old_file;    /* absolute */
+    ha_secret *secret;              /* set in post_config, as root, before the children */
+} ha_secret_line;
+
+/* Every member has a "set" state: -1 or NULL is "not said here". Read only through a
+ * request's merged configuration after ha_config_settle() filled in the defaults. */
+typedef struct ha_config {
+    int enabled;                    /* SessionHA */
+    ha_store_line *store_line;      /* SessionHAStore */
+    int copies;                     /* SessionHACopies */
+    apr_interval_time_t store_timeout;
+    int backup;                     /* ha_backup_mode */
+    const char *native;             /* "none" */
+    const char *id_cookie, *id_path, *id_header;    /* SessionHAId; all NULL: the balancer's stickysession */
+    int ttl;                        /* seconds */
+    apr_int64_t max_size;           /* bytes */
+    int on_missing;                 /* ha_on_missing */
+    const char *on_missing_url;
+    ha_secret_line *secret_line;
+    ap_regex_t *ignore;             /* SessionHAIgnore; the directive may be repeated: `ignores` holds all */
+    apr_array_header_t *ignores;    /* of ap_regex_t * */
+} ha_config;
+
+/* The merged configuration of a request; never NULL. */
+const ha_config *ha_config_of(const request_rec *r);
+
+/* The defaults and values with "not said" resolved; for one merged configuration. */
+int ha_config_on(const ha_config *);
+ha_backup_mode ha_config_backup(const ha_config *);
+int ha_config_ttl(const ha_config *);
+apr_int64_t ha_config_max_size(const ha_config *);
+ha_on_missing ha_config_on_missing(const ha_config *);
+apr_interval_time_t ha_config_store_timeout(const ha_config *);
+ha_store *ha_config_store(const ha_config *);       /* NULL only with SessionHABackup off */
+const ha_secret *ha_config_secret(const ha_config *);
+int ha_config_journal(server_rec *s);               /* SessionHAJournal, of the whole server */
+
+extern const command_rec ha_config_commands[];
+void *ha_config_create(apr_pool_t *p, char *dir);
+void *ha_config_merge(apr_pool_t *p, void *base, void *add);
+
+/* post_config: makes the stores and reads the secrets of every line that was written (and the defaults, if
+ * SessionHA is On anywhere). Logs what is wrong and says what is allowed; APR_EGENERAL stops the start. */
+apr_status_t ha_config_settle(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *s);
+apr_array_header_t *ha_config_stores(void);         /* of ha_store_line *: what ha_config_settle made */
+
+#endif

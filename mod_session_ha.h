@@ -1,0 +1,93 @@
+/* mod_session_ha.h - the public contract: versions, the words of the protocol,
+ * and the seam a store provider fills.
+ *
+ * APR only: every room, every unit test and every tool may include it.
+ * Times are apr_time_t (a point, microseconds since 1970) or
+ * apr_interval_time_t (a span, microseconds) unless a name says otherwise.
+ */
+#ifndef MOD_SESSION_HA_H
+#define MOD_SESSION_HA_H
+
+#include <apr.h>
+#include <apr_errno.h>
+#include <apr_pools.h>
+#include <apr_time.h>
+
+#define HA_VERSION "1.0.0"
+
+/* ---- the fields between httpd and a member (doc/protocol.md) -------------- */
+
+#define HA_FIELD_ACCEPT  "Session-Backup-Accept"
+#define HA_FIELD_BACKUP  "Session-Backup"
+#define HA_FIELD_FETCH   "Session-Backup-Fetch"
+#define HA_FIELD_RESTORE "Session-Restore"
+#define HA_FIELD_MISSING "Session-Missing"
+#define HA_STATUS_MISSING 425
+#define HA_WELL_KNOWN    "/.well-known/session-backup"
+#define HA_INLINE_MAX    4096   /* bytes of state we let a member send inline */
+
+/* ---- limits, so that fixed places in shared memory are enough ------------- */
+
+#define HA_ID_MAX     256       /* bytes of a session id, decoded */
+#define HA_ROUTE_MAX   96       /* bytes of a route; mod_proxy's own limit */
+#define HA_AT_MAX     512       /* bytes of a recorded `at` path */
+
+/* ---- values, calls -------------------------------------------------------- */
+
+typedef struct ha_blob {        /* bytes that may hold NULs */
+    const void *data;
+    apr_size_t  len;
+} ha_blob;
+
+/* Which of two copies is newer: the higher epoch, then the higher seq. */
+typedef struct ha_version {
+    apr_uint64_t epoch;         /* counts a session's owners, from 1 */
+    apr_uint64_t seq;           /* counts a session's versions under an owner */
+} ha_version;
+
+/* One operation, on the caller's stack. */
+typedef struct ha_call {
+    apr_pool_t *pool;           /* results are allocated here */
+    apr_time_t  deadline;       /* give up after this point; 0: the store's own time-out */
+    const char *why;            /* set when broken, for the one log line; lives in pool or for ever */
+} ha_call;
+
+/* ---- a store's node, as a provider sees it -------------------------------- */
+
+/* Three answers, never mixed up:
+ *   APR_SUCCESS   done / found
+ *   APR_NOTFOUND  get: the node answered, and has no such key (never: "I could not ask")
+ *   APR_EEXIST    add: the key is there, nothing was changed
+ *   APR_ENOSPC    put/add: the value is larger than the node takes, or the node is full
+ *   anything else broken: refused, timed out, garbled. call->why says what.
+ *
+ * Keys are printable ASCII without space, at most 200 bytes. `expires` is a point in
+ * time; 0 means "does not expire". Results are allocated in call->pool.
+ * The functions are called from many threads at once. A provider that cannot keep
+ * call->deadline by itself sets `unbounded`; it is then called on a thread of the
+ * executor (store/store_executor.h), never on the request's own.
+ */
+typedef struct ha_node ha_node;             /* a provider's own; opaque above it */
+typedef struct ha_store_provider {
+    const char *name;                       /* the URL's scheme */
+    int unbounded;                          /* 1: may block past the deadline */
+    int shared_by_host;                     /* 1: a place on this machine (lmdb), no use in copies */
+
+    /* configuration time: read the URL. NULL, or a text for the admin (what is allowed). */
+    const char  *(*configure)(ha_node **node, const char *url, apr_pool_t *pconf);
+    /* parent, as root, before the children: make directories and files; optional.
+     * uid/gid: whom the children run as, (uid_t)-1 when the server is not root. */
+    apr_status_t (*prepare)(ha_node *, ha_call *, apr_uid_t uid, apr_gid_t gid);
+    /* each child: connections; pool lives as long as the child. */
+    apr_status_t (*open)(ha_node *, ha_call *, apr_pool_t *pchild);
+
+    apr_status_t (*get)(ha_node *, ha_call *, const char *key, ha_blob *out);
+    apr_status_t (*put)(ha_node *, ha_call *, const char *key, const ha_blob *value, apr_time_t expires);
+    apr_status_t (*add)(ha_node *, ha_call *, const char *key, const ha_blob *value, apr_time_t expires);
+    apr_status_t (*remove)(ha_node *, ha_call *, const char *key);      /* absent is success */
+    apr_status_t (*touch)(ha_node *, ha_call *, const char *key, apr_time_t expires); /* optional */
+    apr_status_t (*sweep)(ha_node *, ha_call *, apr_time_t now);        /* optional: remove what expired */
+    apr_status_t (*probe)(ha_node *, ha_call *);    /* is the node well? on a socket of its own, bounded by itself */
+} ha_store_provider;
+
+#endif

@@ -1,0 +1,92 @@
+/* store.h - the store's face: keeps bytes under a key until a time, on K of N nodes.
+ *
+ * APR only. Placement, copies, newest-wins reading, repair, the deadline and the
+ * breaker stand here, once, above all providers.
+ *
+ *   parent   ha_store_configure()  one per distinct SessionHAStore line
+ *            ha_store_shared_size(), ha_store_prepare()   post_config
+ *   child    ha_store_open()       child_init
+ *   request  get / put / add / remove, from any thread, within call->deadline
+ */
+#ifndef HA_STORE_H
+#define HA_STORE_H
+
+#include "../mod_session_ha.h"
+
+#define HA_STORE_NODES_MAX 32
+
+typedef struct ha_store ha_store;
+
+/* A stored value: bytes, and which version of the session they are. The version stands in
+ * the clear before the bytes, so that copies can be compared without the secret; whoever
+ * unseals the bytes checks that it is the same version inside. */
+typedef struct ha_value {
+    ha_blob    data;
+    ha_version version;
+} ha_value;
+
+/* What an operation met, besides its status: for the journal and the demo. */
+typedef struct ha_store_trace {
+    const char *node;           /* the node that answered (or took the first copy); NULL: none */
+    int copies;                 /* put: copies acknowledged; get: copies found */
+    int broken;                 /* nodes that could not be asked */
+    int trips;                  /* round trips waited for, one after the other */
+} ha_store_trace;
+
+/* NULL, or a text that says what is allowed. All URLs have one scheme. pconf: config pool.
+ * copies: at most the number of nodes (less is made of more). timeout: of one operation. */
+const char *ha_store_configure(ha_store **store, apr_pool_t *pconf, int nurls, const char *const *urls,
+                               int copies, apr_interval_time_t timeout);
+
+/* The schemes built into this module ("lmdb, memcached"), for messages. */
+const char *ha_store_schemes(apr_pool_t *p);
+
+/* Shared memory for one store: breaker and counters of its nodes, for all children.
+ * The memory is zeroed by the caller the first time and kept over a graceful restart. */
+apr_size_t ha_store_shared_size(const ha_store *);
+
+/* Parent, post_config. shared: ha_store_shared_size() bytes, visible to all children;
+ * uid/gid as in ha_store_provider.prepare. Errors: the provider's; call->why says which. */
+apr_status_t ha_store_prepare(ha_store *, ha_call *, void *shared, apr_uid_t uid, apr_gid_t gid);
+
+/* Each child. Starts the executor's threads; they are joined (bounded) when pchild dies. */
+apr_status_t ha_store_open(ha_store *, apr_pool_t *pchild);
+
+/* The newest copy. APR_SUCCESS; APR_NOTFOUND: every node that could hold it answered "no";
+ * else broken: no copy was found and at least one node that could hold one did not answer.
+ * trace may be NULL. */
+apr_status_t ha_store_get(ha_store *, ha_call *, const char *key, ha_value *out, ha_store_trace *trace);
+
+/* Writes all copies; APR_SUCCESS when at least one node has acknowledged and no node that
+ * answers is without its copy. A node that does not answer is replaced by the next one. */
+apr_status_t ha_store_put(ha_store *, ha_call *, const char *key, const ha_value *, apr_time_t expires,
+                          ha_store_trace *trace);
+
+/* One winner: APR_SUCCESS, or APR_EEXIST (then *out is the value that is there). */
+apr_status_t ha_store_add(ha_store *, ha_call *, const char *key, const ha_value *, apr_time_t expires,
+                          ha_value *out, ha_store_trace *trace);
+
+/* All copies; absent is success. */
+apr_status_t ha_store_remove(ha_store *, ha_call *, const char *key, ha_store_trace *trace);
+
+/* Housekeeping of one child: expired keys where the node cannot expire by itself, probes of
+ * nodes whose breaker is open. Call about once a second from a thread that may wait. */
+void ha_store_tend(ha_store *, apr_pool_t *ptemp, apr_time_t now);
+
+/* ---- facts for the manager ------------------------------------------------- */
+
+#define HA_STORE_BUCKETS 20     /* bucket i: up to 2^i * 16 microseconds; the last: anything */
+
+typedef struct ha_store_facts {             /* one node, a copy */
+    const char *node;           /* "memcached://127.0.0.1:11211", password removed */
+    const char *state;          /* "up", "down" (breaker open), "unknown" (never asked) */
+    apr_uint64_t gets, hits, misses, puts, adds, errors, timeouts, repairs;
+    apr_uint64_t ops[HA_STORE_BUCKETS];     /* latency histogram of all operations */
+    apr_uint64_t sum_us;
+    apr_uint64_t p50_us, p99_us;            /* upper bound of the bucket */
+} ha_store_facts;
+
+int ha_store_nodes(const ha_store *);
+void ha_store_node_facts(const ha_store *, int node, apr_pool_t *p, ha_store_facts *out);
+
+#endif
