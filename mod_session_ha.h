@@ -12,6 +12,7 @@
 #include <apr_errno.h>
 #include <apr_pools.h>
 #include <apr_time.h>
+#include <apr_user.h>
 
 #define HA_VERSION "1.0.0"
 

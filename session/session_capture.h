@@ -1,0 +1,20 @@
+/* session_capture.h - keep what a member said of a session: its state, or that it is gone. */
+#ifndef HA_SESSION_CAPTURE_H
+#define HA_SESSION_CAPTURE_H
+
+#include "session_failover.h"
+#include "session_table.h"
+
+typedef enum {
+    HA_CAPTURE_STORED,          /* acknowledged, by us now or by a newer one meanwhile */
+    HA_CAPTURE_FENCED,          /* of an older epoch than the session's owner: not stored */
+    HA_CAPTURE_BROKEN,          /* no node acknowledged within the deadline */
+    HA_CAPTURE_TOO_LARGE        /* no node takes a value of this size */
+} ha_capture;
+
+/* asked: when the member was asked for the answer that carried it (ha_table_put_end).
+ * Waits at most until call->deadline. node (may be NULL): who took it. */
+ha_capture ha_capture_put(const ha_session *, ha_table *, ha_call *, const ha_record *, apr_time_t asked,
+                          const char **node);
+
+#endif

@@ -1,0 +1,58 @@
+/* session_failover.h - move a session: look (who owns it, is there a backup), claim it.
+ *
+ * Plain values in and out; nothing is logged or counted here, the caller does so once with the
+ * finished ha_move. Keys in the store:
+ *   ha:b:<digest>            the newest backup
+ *   ha:c:<digest>:<epoch>    the claim: which member owns the session in that epoch
+ * Round trips to the store: look 1 (get), claim 1 (add), or 2 for who loses it.
+ */
+#ifndef HA_SESSION_FAILOVER_H
+#define HA_SESSION_FAILOVER_H
+
+#include "../mod_session_ha.h"
+#include "../store/store.h"
+#include "session_record.h"
+#include "session_seal.h"
+
+typedef struct ha_session {                 /* which session, and where it is kept */
+    ha_digest digest;
+    ha_store *store;
+    const ha_secret *secret;
+} ha_session;
+
+typedef enum {
+    HA_BACKUP_UNASKED, HA_BACKUP_FOUND, HA_BACKUP_ABSENT, HA_BACKUP_TOMBSTONE, HA_BACKUP_BROKEN
+} ha_backup_found;
+
+typedef struct ha_move {
+    ha_backup_found found;
+    ha_record   record;         /* when FOUND or TOMBSTONE */
+    apr_uint64_t epoch;         /* of the owner, as far as known; at least 1 */
+    const char *owner;          /* its route; NULL: nobody said */
+    const char *node;           /* the store's node that had the backup */
+    const char *why;            /* what went wrong last, for the log */
+    int forged;                 /* a record was there, and was not ours: truncated, of another session, key, format */
+    int trips;                  /* round trips to the store so far */
+} ha_move;
+
+/* Reads the backup: fills found, record, epoch and owner. APR_SUCCESS unless the store is broken. */
+apr_status_t ha_move_look(const ha_session *, ha_call *, ha_move *);
+
+/* Has somebody claimed the next epoch already? APR_SUCCESS: yes, epoch and owner are the claim's now.
+ * APR_NOTFOUND: no. Else broken. */
+apr_status_t ha_move_follow(const ha_session *, ha_call *, ha_move *);
+
+/* Claims the next epoch for `to`. APR_SUCCESS: it is ours. APR_EEXIST: somebody was first; epoch and
+ * owner are theirs. Else broken: the store cannot tell. ttl: seconds the session may idle. */
+apr_status_t ha_move_claim(const ha_session *, ha_call *, ha_move *, const char *to, apr_uint32_t ttl);
+
+/* Native mode: the first request of the moved session has been answered; tells other httpds' waiters. */
+apr_status_t ha_move_answered(const ha_session *, ha_call *, const ha_move *, apr_uint32_t ttl);
+/* 1: the claim of the current epoch says so. */
+int ha_move_is_answered(const ha_session *, ha_call *, ha_move *);
+
+/* Keys, for capture and tests. */
+const char *ha_key_backup(const ha_digest *, apr_pool_t *p);
+const char *ha_key_claim(const ha_digest *, apr_uint64_t epoch, apr_pool_t *p);
+
+#endif

@@ -1,0 +1,197 @@
+/* session_table.c - see session_table.h.
+ *
+ *   shared memory:  set 0 | set 1 | ... | set SETS-1         the set is chosen by the digest
+ *   a set:          entry 0 .. entry WAYS-1                  the stalest one makes room
+ *   an entry:
+ *     key      16   first half of the session's digest; all zero: free
+ *     touched   8   last use, for eviction
+ *     epoch     8   of the owner
+ *     seq       8   newest one acknowledged under that epoch
+ *     since     8   the owner was confirmed at this point
+ *     gate      8   a takeover holds the gate until this point, 0: open
+ *     busy      8   a backup is being written until this point, 0: none
+ *     route    96   the owner
+ *
+ * One mutex guards it all. What outlasts a lock is written with the point at which it ends
+ * (gate, busy), so a child killed in between holds up nobody for long.
+ */
+#include "session_table.h"
+
+#include <apr_strings.h>
+#include <string.h>
+
+#define SETS 2048               /* a power of two */
+#define WAYS 8
+
+typedef struct {
+    unsigned char key[16];
+    apr_time_t   touched;
+    apr_uint64_t epoch;
+    apr_uint64_t seq;
+    apr_time_t   since;
+    apr_time_t   gate;
+    apr_time_t   busy;
+    char         route[HA_ROUTE_MAX];
+} entry;
+
+struct ha_table {
+    entry (*sets)[WAYS];
+    apr_global_mutex_t *mutex;
+};
+
+apr_size_t ha_table_size(void)
+{
+    return sizeof(entry) * SETS * WAYS;
+}
+
+ha_table *ha_table_attach(void *shared, apr_global_mutex_t *mutex, apr_pool_t *p)
+{
+    ha_table *t = apr_palloc(p, sizeof *t);
+    t->sets = shared;
+    t->mutex = mutex;
+    return t;
+}
+
+static entry *set_of(const ha_table *t, const ha_digest *d)
+{
+    /* not of the key's half: all keys of a set would begin alike */
+    unsigned n = d->bytes[16] | (unsigned)d->bytes[17] << 8;
+    return t->sets[n & (SETS - 1)];
+}
+
+static entry *find(const ha_table *t, const ha_digest *d)
+{
+    entry *e = set_of(t, d);
+    int i;
+    for (i = 0; i < WAYS; i++) {
+        if (memcmp(e[i].key, d->bytes, sizeof e[i].key) == 0)
+            return &e[i];
+    }
+    return NULL;
+}
+
+/* Something is going on with this entry right now; evicting it would let two requests in. */
+static int in_motion(const entry *e, apr_time_t now)
+{
+    return e->gate > now || e->busy > now;
+}
+
+static entry *find_or_make(const ha_table *t, const ha_digest *d, apr_time_t now)
+{
+    entry *set = set_of(t, d), *e = find(t, d), *oldest = NULL;
+    int i;
+    if (e == NULL) {
+        for (i = 0; i < WAYS; i++) {
+            if (!in_motion(&set[i], now) && (oldest == NULL || set[i].touched < oldest->touched))
+                oldest = &set[i];
+        }
+        e = oldest ? oldest : &set[0];
+        memset(e, 0, sizeof *e);
+        memcpy(e->key, d->bytes, sizeof e->key);
+    }
+    e->touched = now;
+    return e;
+}
+
+int ha_table_owner(ha_table *t, const ha_digest *d, ha_owner *out)
+{
+    entry *e;
+    int known = 0;
+    if (apr_global_mutex_lock(t->mutex) != APR_SUCCESS)
+        return 0;
+    if ((e = find(t, d)) != NULL) {
+        known = 1;
+        out->version.epoch = e->epoch;
+        out->version.seq = e->seq;
+        memcpy(out->route, e->route, sizeof out->route);
+        out->since = e->since;
+        out->gate = e->gate;
+    }
+    apr_global_mutex_unlock(t->mutex);
+    return known;
+}
+
+void ha_table_own(ha_table *t, const ha_digest *d, apr_uint64_t epoch, const char *route, apr_time_t since)
+{
+    entry *e;
+    if (apr_global_mutex_lock(t->mutex) != APR_SUCCESS)
+        return;
+    e = find_or_make(t, d, since);
+    if (epoch >= e->epoch) {
+        if (epoch > e->epoch)
+            e->seq = 0;
+        e->epoch = epoch;
+        e->since = since;
+        apr_cpystrn(e->route, route, sizeof e->route);
+    }
+    apr_global_mutex_unlock(t->mutex);
+}
+
+int ha_table_close_gate(ha_table *t, const ha_digest *d, apr_time_t now, apr_time_t until)
+{
+    entry *e;
+    int mine;
+    if (apr_global_mutex_lock(t->mutex) != APR_SUCCESS)
+        return 1;               /* no shared memory to agree in: nobody waits for anybody */
+    e = find_or_make(t, d, now);
+    mine = e->gate <= now;
+    if (mine)
+        e->gate = until;
+    apr_global_mutex_unlock(t->mutex);
+    return mine;
+}
+
+void ha_table_open_gate(ha_table *t, const ha_digest *d, apr_time_t until)
+{
+    entry *e;
+    if (apr_global_mutex_lock(t->mutex) != APR_SUCCESS)
+        return;
+    /* `until` tells whose gate it is: one that ran out may have been closed by another since */
+    if ((e = find(t, d)) != NULL && e->gate == until)
+        e->gate = 0;
+    apr_global_mutex_unlock(t->mutex);
+}
+
+ha_put ha_table_put_begin(ha_table *t, const ha_digest *d, ha_version v, apr_time_t now, apr_time_t until)
+{
+    entry *e;
+    ha_put answer = HA_PUT_GO;
+    if (apr_global_mutex_lock(t->mutex) != APR_SUCCESS)
+        return HA_PUT_GO;
+    e = find_or_make(t, d, now);
+    if (v.epoch < e->epoch)
+        answer = HA_PUT_FENCED;
+    else if (v.epoch == e->epoch && v.seq <= e->seq && e->seq > 0)
+        answer = HA_PUT_DONE;
+    else if (e->busy > now)
+        answer = HA_PUT_BUSY;
+    else
+        e->busy = until;
+    apr_global_mutex_unlock(t->mutex);
+    return answer;
+}
+
+void ha_table_put_end(ha_table *t, const ha_digest *d, ha_version v, const char *route, apr_time_t asked,
+                      int acknowledged)
+{
+    entry *e;
+    if (apr_global_mutex_lock(t->mutex) != APR_SUCCESS)
+        return;
+    if ((e = find(t, d)) != NULL) {
+        e->busy = 0;
+        if (acknowledged && (v.epoch > e->epoch || (v.epoch == e->epoch && v.seq > e->seq))) {
+            if (v.epoch > e->epoch) {
+                /* a member knows an owner's epoch that this httpd has not seen: another one moved it */
+                e->epoch = v.epoch;
+                apr_cpystrn(e->route, route, sizeof e->route);
+            }
+            else if (e->route[0] == '\0') {
+                apr_cpystrn(e->route, route, sizeof e->route);
+            }
+            if (asked > e->since)
+                e->since = asked;
+            e->seq = v.seq;
+        }
+    }
+    apr_global_mutex_unlock(t->mutex);
+}

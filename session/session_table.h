@@ -1,0 +1,55 @@
+/* session_table.h - what the processes of this httpd know of sessions in motion, in shared
+ * memory: who owns a session, its newest acknowledged version, and the gate of a takeover.
+ *
+ * A bounded memory of the recent past: an evicted entry costs a look-up in the store, never
+ * correctness across a failover. The healthy path does not touch it.
+ */
+#ifndef HA_SESSION_TABLE_H
+#define HA_SESSION_TABLE_H
+
+#include <apr_global_mutex.h>
+
+#include "../mod_session_ha.h"
+#include "session_seal.h"
+
+typedef struct ha_table ha_table;           /* one process's view of the shared table */
+
+typedef struct ha_owner {                   /* a copy of what the table says of a session */
+    ha_version version;         /* epoch of the owner; newest seq acknowledged by the store, 0: none seen */
+    char route[HA_ROUTE_MAX];   /* the member that owns it; "": not known */
+    apr_time_t since;           /* it was restored to, or confirmed at, this member at this point */
+    apr_time_t gate;            /* a takeover runs: others wait until this point at most; 0: the gate is open */
+} ha_owner;
+
+/* Bytes of shared memory, zeroed by the caller the first time. */
+apr_size_t ha_table_size(void);
+
+/* mutex: shared by all processes; held for some hundred instructions at a time. */
+ha_table *ha_table_attach(void *shared, apr_global_mutex_t *mutex, apr_pool_t *p);
+
+/* 1: known, *out filled. 0: not known, or the lock is broken (then the store decides). */
+int ha_table_owner(ha_table *, const ha_digest *, ha_owner *out);
+
+/* This member owns the session from now on. An older epoch than the known one changes nothing. */
+void ha_table_own(ha_table *, const ha_digest *, apr_uint64_t epoch, const char *route, apr_time_t since);
+
+/* The gate. 1: it is yours: you go first, until you open it or `until` has passed. 0: another
+ * request holds it. */
+int ha_table_close_gate(ha_table *, const ha_digest *, apr_time_t now, apr_time_t until);
+void ha_table_open_gate(ha_table *, const ha_digest *, apr_time_t until);
+
+/* Backups of one session reach the store one after the other and never backwards: responses of
+ * parallel requests are captured by different threads and processes in any order. */
+typedef enum {
+    HA_PUT_GO,                  /* write it; then ha_table_put_end() */
+    HA_PUT_DONE,                /* this version or a newer one of the epoch is acknowledged already */
+    HA_PUT_BUSY,                /* another one is being written: ask again */
+    HA_PUT_FENCED               /* the session has an owner of a newer epoch */
+} ha_put;
+ha_put ha_table_put_begin(ha_table *, const ha_digest *, ha_version, apr_time_t now, apr_time_t until);
+/* route, asked: the member that made it, and when it was asked (not when it answered: an answer that
+ * a dying member gave last must not look like a sign of life after its death). */
+void ha_table_put_end(ha_table *, const ha_digest *, ha_version, const char *route, apr_time_t asked,
+                      int acknowledged);
+
+#endif
