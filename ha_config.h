@@ -17,12 +17,21 @@ extern module AP_MODULE_DECLARE_DATA session_ha_module;
 typedef enum { HA_SYNC, HA_ASYNC, HA_NATIVE_BACKUP, HA_NO_BACKUP } ha_backup_mode;
 typedef enum { HA_CONTINUE, HA_503, HA_REDIRECT } ha_on_missing;
 
-typedef struct ha_store_line {      /* one SessionHAStore; equal lines share one store */
+typedef struct ha_store_line {      /* nodes, and how many copies they keep: one store */
     apr_array_header_t *urls;       /* of const char * */
     ha_store *store;                /* made when the configuration is complete (ha_config_settle) */
     int copies;
-    apr_interval_time_t timeout;
+    apr_interval_time_t timeout;    /* of calls without a deadline; a request's has its section's */
 } ha_store_line;
+
+/* The nodes of one SessionHAStore; equal directives share it. Nodes and copies may be said in different
+ * sections, so the store is found by the number of copies of the request's merged configuration:
+ * ha_config_settle has made each one that any order of merging can ask for. */
+typedef struct ha_store_place {
+    apr_array_header_t *urls;       /* of const char *; NULL: the default, before it is known to be needed */
+    int nodes;                      /* how many */
+    ha_store_line *lines[HA_STORE_NODES_MAX + 1];   /* by copies, at most `nodes`; NULL: nobody asks for it */
+} ha_store_place;
 
 typedef struct ha_secret_line {     /* one SessionHASecret; read when the configuration is complete */
     const char *file, *old_file;    /* absolute */
@@ -33,7 +42,7 @@ typedef struct ha_secret_line {     /* one SessionHASecret; read when the config
  * request's merged configuration after ha_config_settle() filled in the defaults. */
 typedef struct ha_config {
     int enabled;                    /* SessionHA */
-    ha_store_line *store_line;      /* SessionHAStore */
+    ha_store_place *place;          /* SessionHAStore */
     int copies;                     /* SessionHACopies */
     apr_interval_time_t store_timeout;
     int backup;                     /* ha_backup_mode */
@@ -44,8 +53,9 @@ typedef struct ha_config {
     int on_missing;                 /* ha_on_missing */
     const char *on_missing_url;
     ha_secret_line *secret_line;
-    ap_regex_t *ignore;             /* SessionHAIgnore; the directive may be repeated: `ignores` holds all */
-    apr_array_header_t *ignores;    /* of ap_regex_t * */
+    apr_array_header_t *ignores;    /* of ap_regex_t *: all SessionHAIgnore from the server down to here */
+    int journal;                    /* the main server's only */
+    server_rec *server;             /* a section's: where it was written, for ha_config_settle */
 } ha_config;
 
 /* The merged configuration of a request; never NULL. */
@@ -58,16 +68,17 @@ int ha_config_ttl(const ha_config *);
 apr_int64_t ha_config_max_size(const ha_config *);
 ha_on_missing ha_config_on_missing(const ha_config *);
 apr_interval_time_t ha_config_store_timeout(const ha_config *);
-ha_store *ha_config_store(const ha_config *);       /* NULL only with SessionHABackup off */
+ha_store *ha_config_store(const ha_config *);       /* NULL only with SessionHA Off or SessionHABackup off */
 const ha_secret *ha_config_secret(const ha_config *);
+int ha_config_ignores(const ha_config *, const char *uri);  /* does a SessionHAIgnore match? */
 int ha_config_journal(server_rec *s);               /* SessionHAJournal, of the whole server */
 
 extern const command_rec ha_config_commands[];
 void *ha_config_create(apr_pool_t *p, char *dir);
 void *ha_config_merge(apr_pool_t *p, void *base, void *add);
 
-/* post_config: makes the stores and reads the secrets of every line that was written (and the defaults, if
- * SessionHA is On anywhere). Logs what is wrong and says what is allowed; APR_EGENERAL stops the start. */
+/* post_config: makes the stores and reads the secrets that a section with SessionHA On can come to use
+ * (the defaults too). Logs what is wrong and says what is allowed; APR_EGENERAL stops the start. */
 apr_status_t ha_config_settle(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *s);
 apr_array_header_t *ha_config_stores(void);         /* of ha_store_line *: what ha_config_settle made */
 

@@ -1,0 +1,696 @@
+#include <apr_lib.h>
+#include <apr_strings.h>
+
+#include "http_core.h"
+#include "http_log.h"
+#include "unixd.h"
+
+#include "ha_config.h"
+#include "ha_state.h"
+
+APLOG_USE_MODULE(session_ha);
+
+#define UNSET (-1)
+
+#define DEFAULT_COPIES        2
+#define DEFAULT_STORE_TIMEOUT apr_time_from_msec(100)
+#define DEFAULT_TTL           1800
+#define DEFAULT_MAX_SIZE      (1024 * 1024)
+#define DEFAULT_JOURNAL       256
+
+#define STORE_TIMEOUT_MAX     apr_time_from_sec(60)
+#define TTL_MAX               (365 * 24 * 3600)
+#define MAX_SIZE_MAX          (1024 * 1024 * 1024)
+#define JOURNAL_MAX           65536
+
+/* ---- what was written ------------------------------------------------------ */
+
+/* All that the directives of one configuration pass name; hangs on pconf, so it is gone with it. */
+typedef struct written {
+    apr_array_header_t *places;     /* of ha_store_place *; the first is the default */
+    apr_array_header_t *secrets;    /* of ha_secret_line *; the first is the default */
+    apr_array_header_t *sections;   /* of ha_config *: each that a directive stands in */
+} written;
+
+static written *written_of(apr_pool_t *pconf)
+{
+    static const char key[] = "session_ha: what was written";
+    void *found;
+    written *w;
+
+    apr_pool_userdata_get(&found, key, pconf);
+    if (found)
+        return found;
+    w = apr_palloc(pconf, sizeof(*w));
+    w->places = apr_array_make(pconf, 4, sizeof(ha_store_place *));
+    w->secrets = apr_array_make(pconf, 4, sizeof(ha_secret_line *));
+    w->sections = apr_array_make(pconf, 8, sizeof(ha_config *));
+    APR_ARRAY_PUSH(w->places, ha_store_place *) = apr_pcalloc(pconf, sizeof(ha_store_place));
+    APR_ARRAY_PUSH(w->secrets, ha_secret_line *) = apr_pcalloc(pconf, sizeof(ha_secret_line));
+    APR_ARRAY_IDX(w->places, 0, ha_store_place *)->nodes = 1;
+    apr_pool_userdata_setn(w, key, NULL, pconf);
+    return w;
+}
+
+/* The section a directive stands in, remembered for ha_config_settle. */
+static ha_config *section_of(cmd_parms *cmd, void *dir)
+{
+    ha_config *c = dir;
+
+    if (!c->server) {
+        c->server = cmd->server;
+        APR_ARRAY_PUSH(written_of(cmd->pool)->sections, ha_config *) = c;
+    }
+    return c;
+}
+
+/* ---- values and their messages ---------------------------------------------- */
+
+typedef struct word {
+    const char *name;
+    int value;
+} word;
+
+static const word backup_words[] = {
+    { "sync", HA_SYNC }, { "async", HA_ASYNC }, { "native", HA_NATIVE_BACKUP }, { "off", HA_NO_BACKUP }, { NULL }
+};
+static const word native_words[] = {
+    { "none", 0 }, { NULL }
+};
+
+static const char *parse_word(cmd_parms *cmd, const word *words, const char *arg, int *value)
+{
+    const char *allowed = NULL;
+    const word *w;
+
+    for (w = words; w->name; w++) {
+        if (ap_cstr_casecmp(w->name, arg) == 0) {
+            *value = w->value;
+            return NULL;
+        }
+        allowed = allowed ? apr_pstrcat(cmd->pool, allowed, ", ", w->name, NULL) : w->name;
+    }
+    return apr_psprintf(cmd->pool, "%s: '%s' is not known; allowed: %s", cmd->cmd->name, arg, allowed);
+}
+
+/* units: the letters that may follow, each 1024 times the one before. */
+static const char *parse_number(cmd_parms *cmd, const char *arg, const char *units, apr_int64_t min, apr_int64_t max,
+                                apr_int64_t *value)
+{
+    const char *unit;
+    char *end;
+    apr_int64_t n;
+    int times;
+
+    errno = 0;
+    n = apr_strtoi64(arg, &end, 10);
+    if (end == arg || errno == ERANGE || !apr_isdigit(*arg))
+        goto refuse;
+    if (*end) {
+        unit = strchr(units, apr_tolower(*end));
+        if (!unit || end[1])
+            goto refuse;
+        for (times = (int)(unit - units) + 1; times > 0 && n <= max; times--)
+            n *= 1024;
+    }
+    if (n < min || n > max)
+        goto refuse;
+    *value = n;
+    return NULL;
+
+refuse:
+    return apr_psprintf(cmd->pool, "%s: '%s' is not known; allowed: a number from %" APR_INT64_T_FMT " to %"
+                        APR_INT64_T_FMT "%s", cmd->cmd->name, arg, min, max,
+                        *units ? ", with k, m or g for KB, MB or GB" : "");
+}
+
+static const char *parse_time(cmd_parms *cmd, const char *arg, const char *unit, apr_interval_time_t min,
+                              apr_interval_time_t max, const char *range, apr_interval_time_t *value)
+{
+    apr_interval_time_t t;
+
+    if (!apr_isdigit(*arg) || ap_timeout_parameter_parse(arg, &t, unit) != APR_SUCCESS || t < min || t > max)
+        return apr_psprintf(cmd->pool, "%s: '%s' is not known; allowed: a time %s, as a number with ms, s, mi or h "
+                            "(%s when it has none)", cmd->cmd->name, arg, range, unit);
+    *value = t;
+    return NULL;
+}
+
+static int is_token(const char *name)
+{
+    const char *c;
+
+    for (c = name; *c; c++)
+        if (!apr_isalnum(*c) && !strchr("!#$%&'*+-.^_`|~", *c))
+            return 0;
+    return c > name;
+}
+
+/* ---- the directives ---------------------------------------------------------- */
+
+static const char *set_enabled(cmd_parms *cmd, void *dir, int on)
+{
+    section_of(cmd, dir)->enabled = on;
+    return NULL;
+}
+
+/* "lmdb:name" is a file's name like any other in the configuration: from ServerRoot. */
+static const char *from_server_root(cmd_parms *cmd, const char *url)
+{
+    static const char scheme[] = "lmdb:";
+    const char *path = url + sizeof(scheme) - 1;
+
+    if (strncmp(url, scheme, sizeof(scheme) - 1) != 0 || *path == '/' || !*path)
+        return url;
+    path = ap_server_root_relative(cmd->pool, path);
+    return path ? apr_pstrcat(cmd->pool, scheme, path, NULL) : url;
+}
+
+static int same_urls(const apr_array_header_t *a, const apr_array_header_t *b)
+{
+    int i;
+
+    if (!a || a->nelts != b->nelts)
+        return 0;
+    for (i = 0; i < a->nelts; i++)
+        if (strcmp(APR_ARRAY_IDX(a, i, const char *), APR_ARRAY_IDX(b, i, const char *)) != 0)
+            return 0;
+    return 1;
+}
+
+static const char *set_store(cmd_parms *cmd, void *dir, int argc, char *const argv[])
+{
+    written *w = written_of(cmd->pool);
+    ha_config *c = section_of(cmd, dir);
+    ha_store_place *place;
+    apr_array_header_t *urls = apr_array_make(cmd->pool, argc, sizeof(const char *));
+    ha_store *trial;
+    const char *wrong;
+    int i;
+
+    if (argc < 1 || argc > HA_STORE_NODES_MAX)
+        return apr_psprintf(cmd->pool, "%s: %d nodes; allowed: 1 to %d, each as a URL (%s)", cmd->cmd->name, argc,
+                            HA_STORE_NODES_MAX, ha_store_schemes(cmd->pool));
+    for (i = 0; i < argc; i++)
+        APR_ARRAY_PUSH(urls, const char *) = from_server_root(cmd, argv[i]);
+
+    /* only to see whether it would do: how many copies may be said further down */
+    wrong = ha_store_configure(&trial, cmd->temp_pool, urls->nelts, (const char *const *)urls->elts, 1,
+                               DEFAULT_STORE_TIMEOUT);
+    if (wrong)
+        return apr_psprintf(cmd->pool, "%s: %s", cmd->cmd->name, wrong);
+
+    for (i = 0; i < w->places->nelts; i++) {
+        place = APR_ARRAY_IDX(w->places, i, ha_store_place *);
+        if (same_urls(place->urls, urls)) {
+            c->place = place;
+            return NULL;
+        }
+    }
+    place = apr_pcalloc(cmd->pool, sizeof(*place));
+    place->urls = urls;
+    place->nodes = urls->nelts;
+    APR_ARRAY_PUSH(w->places, ha_store_place *) = place;
+    c->place = place;
+    return NULL;
+}
+
+static const char *set_copies(cmd_parms *cmd, void *dir, const char *arg)
+{
+    apr_int64_t n;
+    const char *wrong = parse_number(cmd, arg, "", 1, HA_STORE_NODES_MAX, &n);
+
+    if (!wrong)
+        section_of(cmd, dir)->copies = (int)n;
+    return wrong;
+}
+
+static const char *set_store_timeout(cmd_parms *cmd, void *dir, const char *arg)
+{
+    return parse_time(cmd, arg, "ms", apr_time_from_msec(1), STORE_TIMEOUT_MAX, "from 1ms to 60s",
+                      &section_of(cmd, dir)->store_timeout);
+}
+
+static const char *set_backup(cmd_parms *cmd, void *dir, const char *arg)
+{
+    return parse_word(cmd, backup_words, arg, &section_of(cmd, dir)->backup);
+}
+
+static const char *set_native(cmd_parms *cmd, void *dir, const char *arg)
+{
+    int value;
+    const char *wrong = parse_word(cmd, native_words, arg, &value);
+
+    if (!wrong)
+        section_of(cmd, dir)->native = native_words[value].name;
+    return wrong;
+}
+
+static const char *set_id(cmd_parms *cmd, void *dir, int argc, char *const argv[])
+{
+    ha_config *c = section_of(cmd, dir);
+    struct { const char *kind; const char **name; } places[] = {
+        { "cookie=", &c->id_cookie }, { "path=", &c->id_path }, { "header=", &c->id_header }
+    };
+    int i, k;
+
+    if (argc < 1)
+        goto refuse;
+    c->id_cookie = c->id_path = c->id_header = NULL;    /* said again in this section: the last one counts */
+    for (i = 0; i < argc; i++) {
+        for (k = 0; k < 3; k++) {
+            apr_size_t len = strlen(places[k].kind);
+            if (strncmp(argv[i], places[k].kind, len) == 0 && !*places[k].name && is_token(argv[i] + len)) {
+                *places[k].name = argv[i] + len;
+                break;
+            }
+        }
+        if (k == 3)
+            goto refuse;
+    }
+    return NULL;
+
+refuse:
+    return apr_psprintf(cmd->pool, "%s: '%s' is not known; allowed: cookie=NAME, path=NAME and header=NAME, at least "
+                        "one, each once, NAME of letters, digits and !#$%%&'*+-.^_`|~", cmd->cmd->name,
+                        argc ? argv[i] : "");
+}
+
+static const char *set_ttl(cmd_parms *cmd, void *dir, const char *arg)
+{
+    apr_interval_time_t t;
+    const char *wrong = parse_time(cmd, arg, "s", apr_time_from_sec(1), apr_time_from_sec(TTL_MAX), "from 1s to 8760h",
+                                   &t);
+
+    if (!wrong)
+        section_of(cmd, dir)->ttl = (int)apr_time_sec(t);
+    return wrong;
+}
+
+static const char *set_max_size(cmd_parms *cmd, void *dir, const char *arg)
+{
+    return parse_number(cmd, arg, "kmg", 1, MAX_SIZE_MAX, &section_of(cmd, dir)->max_size);
+}
+
+static const char *set_on_missing(cmd_parms *cmd, void *dir, const char *arg)
+{
+    ha_config *c = section_of(cmd, dir);
+    const char *s;
+
+    c->on_missing_url = NULL;
+    if (ap_cstr_casecmp(arg, "continue") == 0) {
+        c->on_missing = HA_CONTINUE;
+        return NULL;
+    }
+    if (strcmp(arg, "503") == 0) {
+        c->on_missing = HA_503;
+        return NULL;
+    }
+    for (s = arg; *s; s++)
+        if (!apr_isgraph(*s))
+            goto refuse;
+    if (*arg != '/' && ap_cstr_casecmpn(arg, "http://", 7) != 0 && ap_cstr_casecmpn(arg, "https://", 8) != 0)
+        goto refuse;
+    c->on_missing = HA_REDIRECT;
+    c->on_missing_url = arg;
+    return NULL;
+
+refuse:
+    return apr_psprintf(cmd->pool, "%s: '%s' is not known; allowed: continue, 503, or a URL that starts with /, "
+                        "http:// or https://", cmd->cmd->name, arg);
+}
+
+static const char *set_secret(cmd_parms *cmd, void *dir, const char *arg, const char *old)
+{
+    written *w = written_of(cmd->pool);
+    ha_config *c = section_of(cmd, dir);
+    const char *args[2], *files[2] = { NULL, NULL };
+    ha_secret_line *line;
+    int i;
+
+    args[0] = arg;
+    args[1] = old;
+    for (i = 0; i < 2 && args[i]; i++) {
+        if (strncmp(args[i], "file:", 5) != 0 || !args[i][5])
+            return apr_psprintf(cmd->pool, "%s: '%s' is not known; allowed: file:PATH, and a second file:PATH for the "
+                                "secret before it", cmd->cmd->name, args[i]);
+        files[i] = ap_server_root_relative(cmd->pool, args[i] + 5);
+        if (!files[i])
+            return apr_psprintf(cmd->pool, "%s: '%s' is not a path", cmd->cmd->name, args[i] + 5);
+    }
+    for (i = 1; i < w->secrets->nelts; i++) {
+        line = APR_ARRAY_IDX(w->secrets, i, ha_secret_line *);
+        if (strcmp(line->file, files[0]) == 0
+            && (line->old_file ? files[1] && strcmp(line->old_file, files[1]) == 0 : !files[1])) {
+            c->secret_line = line;
+            return NULL;
+        }
+    }
+    line = apr_pcalloc(cmd->pool, sizeof(*line));
+    line->file = files[0];
+    line->old_file = files[1];
+    APR_ARRAY_PUSH(w->secrets, ha_secret_line *) = line;
+    c->secret_line = line;
+    return NULL;
+}
+
+static const char *add_ignore(cmd_parms *cmd, void *dir, const char *arg)
+{
+    ha_config *c = section_of(cmd, dir);
+    ap_regex_t trial;
+    char text[200];
+    int rc = ap_regcomp(&trial, arg, AP_REG_EXTENDED | AP_REG_NOSUB);
+
+    if (rc != 0) {
+        ap_regerror(rc, &trial, text, sizeof(text));
+        return apr_psprintf(cmd->pool, "%s: '%s' is no regular expression: %s", cmd->cmd->name, arg, text);
+    }
+    ap_regfree(&trial);
+    if (!c->ignores)
+        c->ignores = apr_array_make(cmd->pool, 2, sizeof(ap_regex_t *));
+    APR_ARRAY_PUSH(c->ignores, ap_regex_t *) = ap_pregcomp(cmd->pool, arg, AP_REG_EXTENDED | AP_REG_NOSUB);
+    return NULL;
+}
+
+static const char *set_journal(cmd_parms *cmd, void *dir, const char *arg)
+{
+    apr_int64_t n;
+    const char *wrong = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+
+    if (!wrong)
+        wrong = parse_number(cmd, arg, "", 1, JOURNAL_MAX, &n);
+    if (!wrong)
+        section_of(cmd, dir)->journal = (int)n;
+    return wrong;
+}
+
+/* Server, virtual host, <Proxy>, <Location>; not .htaccess. */
+#define ANYWHERE (RSRC_CONF | ACCESS_CONF)
+
+const command_rec ha_config_commands[] = {
+    AP_INIT_FLAG("SessionHA", set_enabled, NULL, ANYWHERE, "On or Off (Off)"),
+    AP_INIT_TAKE_ARGV("SessionHAStore", set_store, NULL, ANYWHERE, "URLs of the nodes, of one scheme"),
+    AP_INIT_TAKE1("SessionHACopies", set_copies, NULL, ANYWHERE, "how many nodes keep each backup (2)"),
+    AP_INIT_TAKE1("SessionHAStoreTimeout", set_store_timeout, NULL, ANYWHERE, "deadline of one store operation (100ms)"),
+    AP_INIT_TAKE1("SessionHABackup", set_backup, NULL, ANYWHERE, "sync, async, native or off (sync)"),
+    AP_INIT_TAKE1("SessionHANative", set_native, NULL, ANYWHERE, "none"),
+    AP_INIT_TAKE_ARGV("SessionHAId", set_id, NULL, ANYWHERE, "cookie=NAME, path=NAME, header=NAME"),
+    AP_INIT_TAKE1("SessionHATTL", set_ttl, NULL, ANYWHERE, "life of a backup if the member does not say (1800)"),
+    AP_INIT_TAKE1("SessionHAMaxSize", set_max_size, NULL, ANYWHERE, "largest state that is kept (1m)"),
+    AP_INIT_TAKE1("SessionHAOnMissing", set_on_missing, NULL, ANYWHERE, "continue, 503 or a URL (continue)"),
+    AP_INIT_TAKE12("SessionHASecret", set_secret, NULL, ANYWHERE, "file:PATH, and file:PATH of the one before"),
+    AP_INIT_TAKE1("SessionHAIgnore", add_ignore, NULL, ANYWHERE, "regular expression of URIs that need no backup"),
+    AP_INIT_TAKE1("SessionHAJournal", set_journal, NULL, RSRC_CONF, "how many failovers are remembered (256)"),
+    { NULL }
+};
+
+/* ---- create, merge, defaults -------------------------------------------------- */
+
+void *ha_config_create(apr_pool_t *p, char *dir)
+{
+    ha_config *c = apr_pcalloc(p, sizeof(*c));
+
+    c->enabled = c->copies = c->backup = c->ttl = c->on_missing = c->journal = UNSET;
+    c->store_timeout = c->max_size = UNSET;
+    return c;
+}
+
+/* Also for each request to a section that a directive stands in. */
+void *ha_config_merge(apr_pool_t *p, void *base, void *add)
+{
+    const ha_config *from = add;
+    ha_config *c = apr_pmemdup(p, base, sizeof(*c));
+
+#define MERGE_NUMBER(x)  if (from->x != UNSET) c->x = from->x
+#define MERGE_POINTER(x) if (from->x) c->x = from->x
+    MERGE_NUMBER(enabled);
+    MERGE_POINTER(place);
+    MERGE_NUMBER(copies);
+    MERGE_NUMBER(store_timeout);
+    MERGE_NUMBER(backup);
+    MERGE_POINTER(native);
+    MERGE_NUMBER(ttl);
+    MERGE_NUMBER(max_size);
+    MERGE_POINTER(secret_line);
+    MERGE_NUMBER(journal);
+    MERGE_POINTER(server);
+#undef MERGE_NUMBER
+#undef MERGE_POINTER
+    if (from->id_cookie || from->id_path || from->id_header) {      /* one directive says all three */
+        c->id_cookie = from->id_cookie;
+        c->id_path = from->id_path;
+        c->id_header = from->id_header;
+    }
+    if (from->on_missing != UNSET) {
+        c->on_missing = from->on_missing;
+        c->on_missing_url = from->on_missing_url;
+    }
+    if (from->ignores)                                              /* they add up */
+        c->ignores = c->ignores ? apr_array_append(p, c->ignores, from->ignores) : from->ignores;
+    return c;
+}
+
+/* In a server's own configuration, from which every request's is merged: after this nothing is "not said"
+ * but native, id_cookie, id_path, id_header, on_missing_url and ignores, where NULL is the default. */
+static void fill_in(ha_config *c, const written *w)
+{
+#define DEFAULT_NUMBER(x, value)  if (c->x == UNSET) c->x = (value)
+#define DEFAULT_POINTER(x, value) if (!c->x) c->x = (value)
+    DEFAULT_NUMBER(enabled, 0);
+    DEFAULT_POINTER(place, APR_ARRAY_IDX(w->places, 0, ha_store_place *));
+    DEFAULT_NUMBER(copies, DEFAULT_COPIES);
+    DEFAULT_NUMBER(store_timeout, DEFAULT_STORE_TIMEOUT);
+    DEFAULT_NUMBER(backup, HA_SYNC);
+    DEFAULT_NUMBER(ttl, DEFAULT_TTL);
+    DEFAULT_NUMBER(max_size, DEFAULT_MAX_SIZE);
+    DEFAULT_NUMBER(on_missing, HA_CONTINUE);
+    DEFAULT_POINTER(secret_line, APR_ARRAY_IDX(w->secrets, 0, ha_secret_line *));
+    DEFAULT_NUMBER(journal, DEFAULT_JOURNAL);
+#undef DEFAULT_NUMBER
+#undef DEFAULT_POINTER
+}
+
+/* ---- complete: stores and secrets ---------------------------------------------- */
+
+static apr_array_header_t *made_stores;     /* of ha_store_line *, in pconf; NULL between configurations */
+
+static apr_status_t forget_stores(void *unused)
+{
+    made_stores = NULL;
+    return APR_SUCCESS;
+}
+
+static int is_on(const ha_config *c)
+{
+    return c->enabled && c->backup != HA_NO_BACKUP;
+}
+
+/* One store for all that ask for the same nodes and the same number of copies. */
+static ha_store_line **line_of(const ha_config *c)
+{
+    return &c->place->lines[c->copies < c->place->nodes ? c->copies : c->place->nodes];
+}
+
+/* All configurations that a request to this server can meet, as far as they ask for different things of us:
+ * the server's own, and that with each section over it, and over that again, in any order. Few, because a
+ * section that says everything leads to one only. */
+static apr_array_header_t *all_merges(const written *w, server_rec *main_server, server_rec *s, apr_pool_t *p)
+{
+    apr_array_header_t *all = apr_array_make(p, 8, sizeof(ha_config *));
+    int i, k, known;
+
+    APR_ARRAY_PUSH(all, ha_config *) = ap_get_module_config(s->lookup_defaults, &session_ha_module);
+    for (i = 0; i < all->nelts; i++) {              /* grows as it is walked */
+        for (k = 0; k < w->sections->nelts; k++) {
+            ha_config *section = APR_ARRAY_IDX(w->sections, k, ha_config *), *c;
+
+            if (section->server != s && section->server != main_server)
+                continue;                           /* the main server's sections count everywhere */
+            c = ha_config_merge(p, APR_ARRAY_IDX(all, i, ha_config *), section);
+            for (known = 0; known < all->nelts; known++) {
+                const ha_config *other = APR_ARRAY_IDX(all, known, ha_config *);
+                if (other->enabled == c->enabled
+                    && (other->backup == HA_NO_BACKUP) == (c->backup == HA_NO_BACKUP)
+                    && other->copies == c->copies && other->place == c->place
+                    && other->secret_line == c->secret_line)
+                    break;
+            }
+            if (known == all->nelts)
+                APR_ARRAY_PUSH(all, ha_config *) = c;
+        }
+    }
+    return all;
+}
+
+/* The state directory, made ready; NULL and a log line if there is none. */
+static const char *state_dir(apr_pool_t *p, server_rec *s, apr_uid_t uid, apr_gid_t gid)
+{
+    const char *dir = ha_state_default(), *why, *why_too;
+
+    if ((why = ha_state_open(dir, uid, gid, p)) != NULL) {
+        dir = ap_runtime_dir_relative(p, "session_ha");
+        why_too = dir ? ha_state_open(dir, uid, gid, p) : "no DefaultRuntimeDir";
+        if (why_too) {
+            ap_log_error(APLOG_MARK, APLOG_EMERG, 0, s, "mod_session_ha: no place for the secret and the embedded "
+                         "store: %s; %s; say SessionHAStore and SessionHASecret", why, why_too);
+            return NULL;
+        }
+    }
+    if (ap_state_query(AP_SQ_MAIN_STATE) != AP_SQ_MS_CREATE_PRE_CONFIG)
+        ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, s, "mod_session_ha: the state directory is %s%s%s%s", dir,
+                     why ? " (" : "", why ? why : "", why ? ")" : "");
+    return dir;
+}
+
+static const char *make_store(const ha_config *c, apr_pool_t *pconf)
+{
+    ha_store_line **made = line_of(c), *line;
+
+    if (*made)
+        return NULL;
+    line = apr_pcalloc(pconf, sizeof(*line));
+    line->urls = c->place->urls;
+    line->copies = c->copies < c->place->nodes ? c->copies : c->place->nodes;
+    line->timeout = c->store_timeout;
+    *made = line;
+    APR_ARRAY_PUSH(made_stores, ha_store_line *) = line;
+    return ha_store_configure(&line->store, pconf, line->urls->nelts, (const char *const *)line->urls->elts,
+                              line->copies, line->timeout);
+}
+
+/* made: the module's own, so it may not be there yet. */
+static const char *read_secret(ha_secret_line *line, int made, apr_pool_t *pconf, apr_pool_t *ptemp)
+{
+    ha_blob content, old;
+    const char *wrong = ha_state_secret(line->file, made, &content, ptemp);
+
+    if (!wrong && line->old_file)
+        wrong = ha_state_secret(line->old_file, 0, &old, ptemp);
+    if (!wrong) {
+        wrong = ha_secret_make(&line->secret, &content, line->old_file ? &old : NULL, pconf);
+        if (wrong)
+            wrong = apr_psprintf(ptemp, "%s%s%s: %s", line->file, line->old_file ? " or " : "",
+                                 line->old_file ? line->old_file : "", wrong);
+    }
+    return wrong;
+}
+
+apr_status_t ha_config_settle(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *s)
+{
+    written *w = written_of(pconf);
+    ha_store_place *default_place = APR_ARRAY_IDX(w->places, 0, ha_store_place *);
+    ha_secret_line *default_secret = APR_ARRAY_IDX(w->secrets, 0, ha_secret_line *);
+    const char *dir = NULL, *wrong;
+    int root = geteuid() == 0;
+    server_rec *vhost;
+    int i;
+
+    made_stores = apr_array_make(pconf, 4, sizeof(ha_store_line *));
+    apr_pool_cleanup_register(pconf, NULL, forget_stores, apr_pool_cleanup_null);
+
+    for (vhost = s; vhost; vhost = vhost->next)
+        fill_in(ap_get_module_config(vhost->lookup_defaults, &session_ha_module), w);
+
+    for (vhost = s; vhost; vhost = vhost->next) {
+        apr_array_header_t *all = all_merges(w, s, vhost, ptemp);
+
+        for (i = 0; i < all->nelts; i++) {
+            const ha_config *c = APR_ARRAY_IDX(all, i, ha_config *);
+
+            if (!is_on(c))
+                continue;
+            if (!dir && (c->place == default_place || c->secret_line == default_secret)) {
+                dir = state_dir(pconf, s, root ? ap_unixd_config.user_id : (apr_uid_t)-1,
+                                root ? ap_unixd_config.group_id : (apr_gid_t)-1);
+                if (!dir)
+                    return APR_EGENERAL;
+                default_secret->file = apr_pstrcat(pconf, dir, "/secret", NULL);
+                default_place->urls = apr_array_make(pconf, 1, sizeof(const char *));
+                APR_ARRAY_PUSH(default_place->urls, const char *) = apr_pstrcat(pconf, "lmdb:", dir, "/store", NULL);
+            }
+            if ((wrong = make_store(c, pconf)) != NULL) {
+                ap_log_error(APLOG_MARK, APLOG_EMERG, 0, vhost, "SessionHAStore: %s", wrong);
+                return APR_EGENERAL;
+            }
+            if (!c->secret_line->secret
+                && (wrong = read_secret(c->secret_line, c->secret_line == default_secret, pconf, ptemp)) != NULL) {
+                ap_log_error(APLOG_MARK, APLOG_EMERG, 0, vhost, "SessionHASecret: %s", wrong);
+                return APR_EGENERAL;
+            }
+        }
+    }
+    return APR_SUCCESS;
+}
+
+apr_array_header_t *ha_config_stores(void)
+{
+    return made_stores;
+}
+
+/* ---- read by a request ----------------------------------------------------------- */
+
+const ha_config *ha_config_of(const request_rec *r)
+{
+    return ap_get_module_config(r->per_dir_config, &session_ha_module);
+}
+
+int ha_config_on(const ha_config *c)
+{
+    return c->enabled;
+}
+
+ha_backup_mode ha_config_backup(const ha_config *c)
+{
+    return c->backup;
+}
+
+int ha_config_ttl(const ha_config *c)
+{
+    return c->ttl;
+}
+
+apr_int64_t ha_config_max_size(const ha_config *c)
+{
+    return c->max_size;
+}
+
+ha_on_missing ha_config_on_missing(const ha_config *c)
+{
+    return c->on_missing;
+}
+
+apr_interval_time_t ha_config_store_timeout(const ha_config *c)
+{
+    return c->store_timeout;
+}
+
+ha_store *ha_config_store(const ha_config *c)
+{
+    const ha_store_line *line = *line_of(c);
+
+    return line ? line->store : NULL;
+}
+
+const ha_secret *ha_config_secret(const ha_config *c)
+{
+    return c->secret_line->secret;
+}
+
+int ha_config_ignores(const ha_config *c, const char *uri)
+{
+    int i;
+
+    if (!c->ignores)
+        return 0;
+    for (i = 0; i < c->ignores->nelts; i++)
+        if (ap_regexec(APR_ARRAY_IDX(c->ignores, i, ap_regex_t *), uri, 0, NULL, 0) == 0)
+            return 1;
+    return 0;
+}
+
+int ha_config_journal(server_rec *s)
+{
+    const ha_config *c = ap_get_module_config(s->lookup_defaults, &session_ha_module);
+
+    return c->journal;
+}
