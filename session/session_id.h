@@ -38,6 +38,9 @@ typedef struct ha_id {
 /* Does a member have this route? Called for one or two candidates, len bytes, not terminated. */
 typedef int ha_id_known_fn(void *baton, const char *route, apr_size_t len);
 
+/* The alphabet and length above; for ids that come from members too. */
+int ha_id_wellformed(const char *id, apr_size_t len);
+
 /* url: what mod_proxy_balancer will read ("balancer://name/path;jsessionid=..?.."), may be NULL.
  * cookies: the Cookie field, may be NULL. header: the value of rules->header, may be NULL.
  * Returns APR_SUCCESS, or APR_NOTFOUND (out->id NULL); out->stock_sees is set in both cases:
