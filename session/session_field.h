@@ -10,16 +10,17 @@
 typedef struct ha_field_backup {            /* Session-Backup, from a member */
     const char *id;             /* in the pool, NUL-terminated, the strict alphabet of session_id.h */
     const char *was;            /* NULL, or the id before it changed */
-    const char *at;             /* NULL, or a path: '/', no '//' first, no control bytes, query or fragment, <= HA_AT_MAX */
-    ha_version  version;        /* epoch >= 1; seq >= 0 */
-    apr_int64_t ttl;            /* seconds; -1: not given */
+    const char *at;             /* NULL, or a path: '/', no '//' first, ends in HA_WELL_KNOWN, no control bytes, query, fragment,
+                                 * path parameter or dot segment, <= HA_AT_MAX */
+    ha_version  version;        /* epoch >= 1; seq >= 0. With gone only, either may be 0: not given */
+    apr_int64_t ttl;            /* seconds, 1 to 2^31-1; -1: not given */
     apr_int64_t size;           /* bytes of a state to be fetched; -1: not given */
     ha_blob     state;          /* base64 text as received (between the colons), pointing into the value; data NULL: none */
     int gone;                   /* logged out or expired */
 } ha_field_backup;
 
 /* value: the field's value, NUL-terminated; it must outlive out->state. Valid only with an id and
- * one of: gone; state; size. APR_EINVAL and why (static text) otherwise. */
+ * exactly one of: gone; state; size; the last two with epoch and seq. state is only cut out, not looked at. APR_EINVAL and why (static text) otherwise. */
 apr_status_t ha_field_parse_backup(const char *value, apr_pool_t *p, ha_field_backup *out, const char **why);
 
 /* Session-Missing: id="...": the id, in the pool. APR_EINVAL. */
