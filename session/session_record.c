@@ -1,0 +1,137 @@
+/* session_record.c - a record as bytes, before it is sealed. Integers are big-endian.
+ *
+ *   0        1        2                  6              10                18
+ *   +--------+--------+--------+---------+--------------+-----------------+
+ *   | format | flags  |     (spare, 0)   | ttl          | made            |
+ *   +--------+--------+------------------+--------------+-----------------+
+ *   18                26                 34             36                38
+ *   +-----------------+------------------+--------------+-----------------+
+ *   | epoch           | seq              | route length | at length       |
+ *   +-----------------+------------------+--------------+-----------------+
+ *   38
+ *   +----------------------+-------------+--------------------------------+
+ *   | route                | at          | state: all that is left        |
+ *   +----------------------+-------------+--------------------------------+
+ *
+ * flags: 1 gone, 2 answered, 4 base64. The spare bytes are not looked at, so that a later
+ * httpd may use them for what an older one can do without; what it cannot do without gets a new format. */
+#include "session_record.h"
+
+#include <limits.h>
+#include <string.h>
+#include <apr_strings.h>
+
+#define FORMAT 1
+
+enum { AT_FORMAT = 0, AT_FLAGS = 1, AT_SPARE = 2, AT_TTL = 6, AT_MADE = 10, AT_EPOCH = 18, AT_SEQ = 26,
+       AT_ROUTE_LEN = 34, AT_AT_LEN = 36, HEAD = 38 };
+
+#define GONE     1
+#define ANSWERED 2
+#define BASE64   4
+
+static void put(unsigned char *to, apr_uint64_t n, int bytes)
+{
+    while (bytes--) {
+        to[bytes] = (unsigned char)n;
+        n >>= 8;
+    }
+}
+
+static apr_uint64_t get(const unsigned char *from, int bytes)
+{
+    apr_uint64_t n = 0;
+    int i;
+
+    for (i = 0; i < bytes; i++)
+        n = n << 8 | from[i];
+    return n;
+}
+
+apr_status_t ha_record_encode(const ha_record *r, apr_pool_t *p, ha_blob *out)
+{
+    const apr_size_t route_len = r->route ? strlen(r->route) : 0, at_len = r->at ? strlen(r->at) : 0;
+    unsigned char *b;
+
+    out->data = NULL;
+    out->len = 0;
+    if (route_len > HA_ROUTE_MAX || at_len > HA_AT_MAX || r->state.len > INT_MAX || r->made < 0)
+        return APR_EINVAL;
+
+    out->len = HEAD + route_len + at_len + r->state.len;
+    out->data = b = apr_palloc(p, out->len);
+    b[AT_FORMAT] = FORMAT;
+    b[AT_FLAGS] = (unsigned char)((r->gone ? GONE : 0) | (r->answered ? ANSWERED : 0) | (r->base64 ? BASE64 : 0));
+    put(b + AT_SPARE, 0, 4);
+    put(b + AT_TTL, r->ttl, 4);
+    put(b + AT_MADE, (apr_uint64_t)r->made, 8);
+    put(b + AT_EPOCH, r->version.epoch, 8);
+    put(b + AT_SEQ, r->version.seq, 8);
+    put(b + AT_ROUTE_LEN, route_len, 2);
+    put(b + AT_AT_LEN, at_len, 2);
+    b += HEAD;
+    if (route_len)
+        memcpy(b, r->route, route_len);
+    if (at_len)
+        memcpy(b + route_len, r->at, at_len);
+    if (r->state.len)
+        memcpy(b + route_len + at_len, r->state.data, r->state.len);
+    return APR_SUCCESS;
+}
+
+apr_status_t ha_record_decode(const ha_blob *bytes, apr_pool_t *p, ha_record *out, const char **why)
+{
+    const unsigned char *b = bytes->data;
+    const char *wrong = NULL;
+    apr_size_t route_len, at_len;
+    apr_uint64_t made;
+
+    memset(out, 0, sizeof(*out));
+    if (bytes->len < 1)
+        wrong = "record is empty";
+    else if (b[AT_FORMAT] > FORMAT)
+        wrong = "record is of a future format";
+    else if (b[AT_FORMAT] < FORMAT)
+        wrong = "record is of no known format";
+    else if (bytes->len < HEAD)
+        wrong = "record is truncated";
+    if (wrong)
+        goto leave;
+
+    route_len = (apr_size_t)get(b + AT_ROUTE_LEN, 2);
+    at_len = (apr_size_t)get(b + AT_AT_LEN, 2);
+    made = get(b + AT_MADE, 8);
+    if (route_len > HA_ROUTE_MAX || at_len > HA_AT_MAX)
+        wrong = "record has a route or a path that is too long";
+    else if (route_len + at_len > bytes->len - HEAD)
+        wrong = "record is truncated";
+    else if (memchr(b + HEAD, '\0', route_len + at_len))
+        wrong = "record has a NUL in a route or a path";
+    else if (b[AT_FLAGS] & ~(GONE | ANSWERED | BASE64))
+        wrong = "record has unknown flags";
+    else if (made > APR_INT64_MAX)
+        wrong = "record was made at no time";
+    else if ((b[AT_FLAGS] & GONE) && bytes->len > HEAD + route_len + at_len)
+        wrong = "record is gone and has a state";
+    if (wrong)
+        goto leave;
+
+    out->version.epoch = get(b + AT_EPOCH, 8);
+    out->version.seq = get(b + AT_SEQ, 8);
+    out->ttl = (apr_uint32_t)get(b + AT_TTL, 4);
+    out->made = (apr_time_t)made;
+    out->gone = !!(b[AT_FLAGS] & GONE);
+    out->answered = !!(b[AT_FLAGS] & ANSWERED);
+    out->base64 = !!(b[AT_FLAGS] & BASE64);
+    b += HEAD;
+    out->route = apr_pstrmemdup(p, (const char *)b, route_len);
+    out->at = apr_pstrmemdup(p, (const char *)b + route_len, at_len);
+    out->state.data = b + route_len + at_len;
+    out->state.len = bytes->len - HEAD - route_len - at_len;
+
+leave:
+    if (!wrong)
+        return APR_SUCCESS;
+    *why = wrong;
+    return APR_EINVAL;
+}
