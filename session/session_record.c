@@ -51,14 +51,15 @@ static apr_uint64_t get(const unsigned char *from, int bytes)
 apr_status_t ha_record_encode(const ha_record *r, apr_pool_t *p, ha_blob *out)
 {
     const apr_size_t route_len = r->route ? strlen(r->route) : 0, at_len = r->at ? strlen(r->at) : 0;
+    const apr_size_t state_len = r->gone ? 0 : r->state.len;
     unsigned char *b;
 
     out->data = NULL;
     out->len = 0;
-    if (route_len > HA_ROUTE_MAX || at_len > HA_AT_MAX || r->state.len > INT_MAX || r->made < 0)
+    if (route_len > HA_ROUTE_MAX || at_len > HA_AT_MAX || state_len > INT_MAX || r->made < 0)
         return APR_EINVAL;
 
-    out->len = HEAD + route_len + at_len + r->state.len;
+    out->len = HEAD + route_len + at_len + state_len;
     out->data = b = apr_palloc(p, out->len);
     b[AT_FORMAT] = FORMAT;
     b[AT_FLAGS] = (unsigned char)((r->gone ? GONE : 0) | (r->answered ? ANSWERED : 0) | (r->base64 ? BASE64 : 0));
@@ -74,8 +75,8 @@ apr_status_t ha_record_encode(const ha_record *r, apr_pool_t *p, ha_blob *out)
         memcpy(b, r->route, route_len);
     if (at_len)
         memcpy(b + route_len, r->at, at_len);
-    if (r->state.len)
-        memcpy(b + route_len + at_len, r->state.data, r->state.len);
+    if (state_len)
+        memcpy(b + route_len + at_len, r->state.data, state_len);
     return APR_SUCCESS;
 }
 

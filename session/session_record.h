@@ -13,7 +13,7 @@ typedef struct ha_record {
     apr_time_t  made;           /* when httpd took it */
     const char *route;          /* backup: the member that made it; claim: the owner */
     const char *at;             /* where the member takes restores; "" = HA_WELL_KNOWN */
-    int gone;                   /* tombstone: logged out or expired, no state */
+    int gone;                   /* tombstone: logged out or expired; a state is not written */
     int answered;               /* claim: the first request of the session has been answered (gate open) */
     int base64;                 /* state is base64 text, as it came inline: decoded only when it is needed */
     ha_blob state;

@@ -35,7 +35,7 @@ apr_status_t ha_seal(const ha_secret *, char kind, const ha_digest *, ha_version
 apr_status_t ha_open(const ha_secret *, char kind, const ha_digest *, ha_version, const ha_blob *sealed,
                      apr_pool_t *p, ha_blob *plain, const char **why);
 
-/* HMAC-SHA-256 over parts joined by LF, base64 text in p. */
+/* HMAC-SHA-256 over parts joined by LF, base64 text in p; NULL if libcrypto fails. */
 const char *ha_mac_restore(const ha_secret *, const char *id, ha_version, const ha_blob *state, apr_pool_t *p);
 const char *ha_mac_fetch(const ha_secret *, const char *id, apr_int64_t time_s, apr_pool_t *p);
 
