@@ -1,14 +1,8 @@
 #include <apr_lib.h>
 #include <apr_strings.h>
 
-#include "http_core.h"
-#include "http_log.h"
-#include "unixd.h"
 
 #include "ha_config.h"
-#include "ha_state.h"
-
-APLOG_USE_MODULE(session_ha);
 
 #define UNSET (-1)
 
@@ -25,18 +19,11 @@ APLOG_USE_MODULE(session_ha);
 
 /* ---- what was written ------------------------------------------------------ */
 
-/* All that the directives of one configuration pass name; hangs on pconf, so it is gone with it. */
-typedef struct written {
-    apr_array_header_t *places;     /* of ha_store_place *; the first is the default */
-    apr_array_header_t *secrets;    /* of ha_secret_line *; the first is the default */
-    apr_array_header_t *sections;   /* of ha_config *: each that a directive stands in */
-} written;
-
-static written *written_of(apr_pool_t *pconf)
+ha_written *ha_config_written(apr_pool_t *pconf)
 {
     static const char key[] = "session_ha: what was written";
     void *found;
-    written *w;
+    ha_written *w;
 
     apr_pool_userdata_get(&found, key, pconf);
     if (found)
@@ -59,7 +46,7 @@ static ha_config *section_of(cmd_parms *cmd, void *dir)
 
     if (!c->server) {
         c->server = cmd->server;
-        APR_ARRAY_PUSH(written_of(cmd->pool)->sections, ha_config *) = c;
+        APR_ARRAY_PUSH(ha_config_written(cmd->pool)->sections, ha_config *) = c;
     }
     return c;
 }
@@ -166,7 +153,7 @@ static const char *from_server_root(cmd_parms *cmd, const char *url)
     return path ? apr_pstrcat(cmd->pool, scheme, path, NULL) : url;
 }
 
-static int same_urls(const apr_array_header_t *a, const apr_array_header_t *b)
+int ha_config_same_urls(const apr_array_header_t *a, const apr_array_header_t *b)
 {
     int i;
 
@@ -180,7 +167,7 @@ static int same_urls(const apr_array_header_t *a, const apr_array_header_t *b)
 
 static const char *set_store(cmd_parms *cmd, void *dir, int argc, char *const argv[])
 {
-    written *w = written_of(cmd->pool);
+    ha_written *w = ha_config_written(cmd->pool);
     ha_config *c = section_of(cmd, dir);
     ha_store_place *place;
     apr_array_header_t *urls = apr_array_make(cmd->pool, argc, sizeof(const char *));
@@ -202,7 +189,7 @@ static const char *set_store(cmd_parms *cmd, void *dir, int argc, char *const ar
 
     for (i = 0; i < w->places->nelts; i++) {
         place = APR_ARRAY_IDX(w->places, i, ha_store_place *);
-        if (same_urls(place->urls, urls)) {
+        if (ha_config_same_urls(place->urls, urls)) {
             c->place = place;
             return NULL;
         }
@@ -322,7 +309,7 @@ refuse:
 
 static const char *set_secret(cmd_parms *cmd, void *dir, const char *arg, const char *old)
 {
-    written *w = written_of(cmd->pool);
+    ha_written *w = ha_config_written(cmd->pool);
     ha_config *c = section_of(cmd, dir);
     const char *args[2], *files[2] = { NULL, NULL };
     ha_secret_line *line;
@@ -452,7 +439,7 @@ void *ha_config_merge(apr_pool_t *p, void *base, void *add)
 
 /* In a server's own configuration, from which every request's is merged: after this nothing is "not said"
  * but native, id_cookie, id_path, id_header, on_missing_url and ignores, where NULL is the default. */
-static void fill_in(ha_config *c, const written *w)
+void ha_config_fill_in(ha_config *c, const ha_written *w)
 {
 #define DEFAULT_NUMBER(x, value)  if (c->x == UNSET) c->x = (value)
 #define DEFAULT_POINTER(x, value) if (!c->x) c->x = (value)
@@ -468,163 +455,6 @@ static void fill_in(ha_config *c, const written *w)
     DEFAULT_NUMBER(journal, DEFAULT_JOURNAL);
 #undef DEFAULT_NUMBER
 #undef DEFAULT_POINTER
-}
-
-/* ---- complete: stores and secrets ---------------------------------------------- */
-
-static apr_array_header_t *made_stores;     /* of ha_store_line *, in pconf; NULL between configurations */
-
-static apr_status_t forget_stores(void *unused)
-{
-    made_stores = NULL;
-    return APR_SUCCESS;
-}
-
-static int is_on(const ha_config *c)
-{
-    return c->enabled && c->backup != HA_NO_BACKUP;
-}
-
-/* One store for all that ask for the same nodes and the same number of copies. */
-static ha_store_line **line_of(const ha_config *c)
-{
-    return &c->place->lines[c->copies < c->place->nodes ? c->copies : c->place->nodes];
-}
-
-/* All configurations that a request to this server can meet, as far as they ask for different things of us:
- * the server's own, and that with each section over it, and over that again, in any order. Few, because a
- * section that says everything leads to one only. */
-static apr_array_header_t *all_merges(const written *w, server_rec *main_server, server_rec *s, apr_pool_t *p)
-{
-    apr_array_header_t *all = apr_array_make(p, 8, sizeof(ha_config *));
-    int i, k, known;
-
-    APR_ARRAY_PUSH(all, ha_config *) = ap_get_module_config(s->lookup_defaults, &session_ha_module);
-    for (i = 0; i < all->nelts; i++) {              /* grows as it is walked */
-        for (k = 0; k < w->sections->nelts; k++) {
-            ha_config *section = APR_ARRAY_IDX(w->sections, k, ha_config *), *c;
-
-            if (section->server != s && section->server != main_server)
-                continue;                           /* the main server's sections count everywhere */
-            c = ha_config_merge(p, APR_ARRAY_IDX(all, i, ha_config *), section);
-            for (known = 0; known < all->nelts; known++) {
-                const ha_config *other = APR_ARRAY_IDX(all, known, ha_config *);
-                if (other->enabled == c->enabled
-                    && (other->backup == HA_NO_BACKUP) == (c->backup == HA_NO_BACKUP)
-                    && other->copies == c->copies && other->place == c->place
-                    && other->secret_line == c->secret_line)
-                    break;
-            }
-            if (known == all->nelts)
-                APR_ARRAY_PUSH(all, ha_config *) = c;
-        }
-    }
-    return all;
-}
-
-/* The state directory, made ready; NULL and a log line if there is none. */
-static const char *state_dir(apr_pool_t *p, server_rec *s, apr_uid_t uid, apr_gid_t gid)
-{
-    const char *dir = ha_state_default(), *why, *why_too;
-
-    if ((why = ha_state_open(dir, uid, gid, p)) != NULL) {
-        dir = ap_runtime_dir_relative(p, "session_ha");
-        why_too = dir ? ha_state_open(dir, uid, gid, p) : "no DefaultRuntimeDir";
-        if (why_too) {
-            ap_log_error(APLOG_MARK, APLOG_EMERG, 0, s, "mod_session_ha: no place for the secret and the embedded "
-                         "store: %s; %s; say SessionHAStore and SessionHASecret", why, why_too);
-            return NULL;
-        }
-    }
-    if (ap_state_query(AP_SQ_MAIN_STATE) != AP_SQ_MS_CREATE_PRE_CONFIG)
-        ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, s, "mod_session_ha: the state directory is %s%s%s%s", dir,
-                     why ? " (" : "", why ? why : "", why ? ")" : "");
-    return dir;
-}
-
-static const char *make_store(const ha_config *c, apr_pool_t *pconf)
-{
-    ha_store_line **made = line_of(c), *line;
-
-    if (*made)
-        return NULL;
-    line = apr_pcalloc(pconf, sizeof(*line));
-    line->urls = c->place->urls;
-    line->copies = c->copies < c->place->nodes ? c->copies : c->place->nodes;
-    line->timeout = c->store_timeout;
-    *made = line;
-    APR_ARRAY_PUSH(made_stores, ha_store_line *) = line;
-    return ha_store_configure(&line->store, pconf, line->urls->nelts, (const char *const *)line->urls->elts,
-                              line->copies, line->timeout);
-}
-
-/* made: the module's own, so it may not be there yet. */
-static const char *read_secret(ha_secret_line *line, int made, apr_pool_t *pconf, apr_pool_t *ptemp)
-{
-    ha_blob content, old;
-    const char *wrong = ha_state_secret(line->file, made, &content, ptemp);
-
-    if (!wrong && line->old_file)
-        wrong = ha_state_secret(line->old_file, 0, &old, ptemp);
-    if (!wrong) {
-        wrong = ha_secret_make(&line->secret, &content, line->old_file ? &old : NULL, pconf);
-        if (wrong)
-            wrong = apr_psprintf(ptemp, "%s%s%s: %s", line->file, line->old_file ? " or " : "",
-                                 line->old_file ? line->old_file : "", wrong);
-    }
-    return wrong;
-}
-
-apr_status_t ha_config_settle(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *s)
-{
-    written *w = written_of(pconf);
-    ha_store_place *default_place = APR_ARRAY_IDX(w->places, 0, ha_store_place *);
-    ha_secret_line *default_secret = APR_ARRAY_IDX(w->secrets, 0, ha_secret_line *);
-    const char *dir = NULL, *wrong;
-    int root = geteuid() == 0;
-    server_rec *vhost;
-    int i;
-
-    made_stores = apr_array_make(pconf, 4, sizeof(ha_store_line *));
-    apr_pool_cleanup_register(pconf, NULL, forget_stores, apr_pool_cleanup_null);
-
-    for (vhost = s; vhost; vhost = vhost->next)
-        fill_in(ap_get_module_config(vhost->lookup_defaults, &session_ha_module), w);
-
-    for (vhost = s; vhost; vhost = vhost->next) {
-        apr_array_header_t *all = all_merges(w, s, vhost, ptemp);
-
-        for (i = 0; i < all->nelts; i++) {
-            const ha_config *c = APR_ARRAY_IDX(all, i, ha_config *);
-
-            if (!is_on(c))
-                continue;
-            if (!dir && (c->place == default_place || c->secret_line == default_secret)) {
-                dir = state_dir(pconf, s, root ? ap_unixd_config.user_id : (apr_uid_t)-1,
-                                root ? ap_unixd_config.group_id : (apr_gid_t)-1);
-                if (!dir)
-                    return APR_EGENERAL;
-                default_secret->file = apr_pstrcat(pconf, dir, "/secret", NULL);
-                default_place->urls = apr_array_make(pconf, 1, sizeof(const char *));
-                APR_ARRAY_PUSH(default_place->urls, const char *) = apr_pstrcat(pconf, "lmdb:", dir, "/store", NULL);
-            }
-            if ((wrong = make_store(c, pconf)) != NULL) {
-                ap_log_error(APLOG_MARK, APLOG_EMERG, 0, vhost, "SessionHAStore: %s", wrong);
-                return APR_EGENERAL;
-            }
-            if (!c->secret_line->secret
-                && (wrong = read_secret(c->secret_line, c->secret_line == default_secret, pconf, ptemp)) != NULL) {
-                ap_log_error(APLOG_MARK, APLOG_EMERG, 0, vhost, "SessionHASecret: %s", wrong);
-                return APR_EGENERAL;
-            }
-        }
-    }
-    return APR_SUCCESS;
-}
-
-apr_array_header_t *ha_config_stores(void)
-{
-    return made_stores;
 }
 
 /* ---- read by a request ----------------------------------------------------------- */
@@ -666,7 +496,7 @@ apr_interval_time_t ha_config_store_timeout(const ha_config *c)
 
 ha_store *ha_config_store(const ha_config *c)
 {
-    const ha_store_line *line = *line_of(c);
+    const ha_store_line *line = c->place->lines[c->copies < c->place->nodes ? c->copies : c->place->nodes];
 
     return line ? line->store : NULL;
 }

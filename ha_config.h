@@ -77,9 +77,22 @@ extern const command_rec ha_config_commands[];
 void *ha_config_create(apr_pool_t *p, char *dir);
 void *ha_config_merge(apr_pool_t *p, void *base, void *add);
 
-/* post_config: makes the stores and reads the secrets that a section with SessionHA On can come to use
+/* post_config (ha_settle.c): makes the stores and reads the secrets that a section with SessionHA On can come to use
  * (the defaults too). Logs what is wrong and says what is allowed; APR_EGENERAL stops the start. */
 apr_status_t ha_config_settle(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *s);
 apr_array_header_t *ha_config_stores(void);         /* of ha_store_line *: what ha_config_settle made */
+
+/* ---- between ha_config.c (what is written) and ha_settle.c (what is made of it) ---- */
+
+/* All that the directives of one configuration pass name; hangs on pconf, so it is gone with it. */
+typedef struct ha_written {
+    apr_array_header_t *places;     /* of ha_store_place *; the first is the default */
+    apr_array_header_t *secrets;    /* of ha_secret_line *; the first is the default */
+    apr_array_header_t *sections;   /* of ha_config *: each that a directive stands in */
+} ha_written;
+
+ha_written *ha_config_written(apr_pool_t *pconf);
+int ha_config_same_urls(const apr_array_header_t *, const apr_array_header_t *);
+void ha_config_fill_in(ha_config *, const ha_written *);    /* the defaults, into a server's own */
 
 #endif

@@ -50,7 +50,7 @@ members=$(awk '/^} ha_config;/ { on = 0 }
 [ "$(echo "$members" | wc -l)" -ge 16 ]; ok $? 'the members of ha_config are found in ha_config.h' "$members"
 create=$(body ha_config_create)
 merge=$(body ha_config_merge)
-defaults=$(sed -n '/^\/\* In a server/,/^}/p' ha_config.c)
+defaults=$(sed -n '/^\/\* In a server/,/^}/p' ha_config.c)      # with its comment: NULL as a default
 while read -r kind m; do
     missing=
     if [ "$kind" = number ]; then       # pointers are NULL from pcalloc
@@ -60,7 +60,7 @@ while read -r kind m; do
 ha_config_merge has no $m"
     if [ "$m" != server ]; then         # not a setting: where a section was written
         printf '%s' "$defaults" | grep -qw "$m" || missing="$missing
-fill_in has no default of $m"
+ha_config_fill_in has no default of $m"
     fi
     [ -z "$missing" ]; ok $? "$m starts as not said, is merged, has a default" "$missing"
 done <<END
