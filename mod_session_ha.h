@@ -73,6 +73,7 @@ typedef struct ha_store_provider {
     const char *name;                       /* the URL's scheme */
     int unbounded;                          /* 1: may block past the deadline */
     int shared_by_host;                     /* 1: a place on this machine (lmdb), no use in copies */
+    apr_size_t chunk;                       /* largest value a node takes; above it the store cuts; 0: any */
 
     /* configuration time: read the URL. NULL, or a text for the admin (what is allowed). */
     const char  *(*configure)(ha_node **node, const char *url, apr_pool_t *pconf);

@@ -1,0 +1,21 @@
+/* balancer.c - the room's own contents page. */
+#include "httpd.h"
+#include "balancer.h"
+
+#include "balancer_request.h"
+
+void ha_balancer_register_hooks(apr_pool_t *p)
+{
+    ha_request_hooks(p);        /* pre_request, post_request: which member */
+    ha_attempt_hooks(p);        /* scheme_handler: ask it */
+    ha_response_hooks(p);       /* its answer */
+    ha_exchange_hooks(p);       /* requests of our own */
+}
+
+apr_status_t ha_balancer_child(server_rec *s, ha_table *table, apr_pool_t *pchild)
+{
+    ha_request_child(table);
+    ha_members_child(pchild);
+    ha_exchange_child();
+    return ha_async_child(pchild);
+}

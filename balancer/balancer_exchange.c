@@ -1,0 +1,255 @@
+/* balancer_exchange.c - a request of our own to a member, through mod_proxy itself: its connection pool, its
+ * schemes (http, ajp), its time-outs, its TLS. Used to hand over a large state and to fetch one.
+ *
+ * The request and the connection are made by hand. They must not be the client's: its body is not ours to
+ * read, its filters not ours to write to, a broken client (aborted) must not break the exchange, and the
+ * background thread has no client at all. What a member can tell from (Host, forwarding fields, addresses) is copied.
+ */
+#include "httpd.h"
+#include "ap_mpm.h"
+#include "apr_atomic.h"
+#include "apr_strings.h"
+#include "http_core.h"
+#include "http_protocol.h"
+#include "http_request.h"
+#include "mod_proxy.h"
+#include "util_filter.h"
+
+#include "balancer_request.h"
+
+static ap_filter_rec_t *the_source, *the_sink;
+
+typedef struct sink {
+    ha_exchange *x;
+    apr_pool_t *pool;           /* of the answer */
+    apr_bucket_brigade *kept;
+    apr_size_t len;
+    int too_large, done;
+} sink;
+
+/* ---- the two ends ------------------------------------------------------------------ */
+
+/* The body, then EOS, then nothing but EOS. */
+static apr_status_t source_filter(ap_filter_t *f, apr_bucket_brigade *bb, ap_input_mode_t mode,
+                                  apr_read_type_e block, apr_off_t readbytes)
+{
+    ha_blob *left = f->ctx;
+    apr_size_t n = left->len;
+
+    if (mode == AP_MODE_READBYTES && readbytes > 0 && (apr_off_t)n > readbytes)
+        n = (apr_size_t)readbytes;
+    if (n > 0) {
+        APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_immortal_create(left->data, n, f->c->bucket_alloc));
+        if (mode != AP_MODE_SPECULATIVE) {
+            left->data = (const char *)left->data + n;
+            left->len -= n;
+        }
+    }
+    if (left->len == 0)
+        APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_eos_create(f->c->bucket_alloc));
+    return APR_SUCCESS;
+}
+
+/* Keeps the body, up to the limit; past it the rest is dropped and the exchange has failed. */
+static apr_status_t sink_filter(ap_filter_t *f, apr_bucket_brigade *bb)
+{
+    sink *s = f->ctx;
+    apr_bucket *b;
+    apr_status_t rv = APR_SUCCESS;
+
+    for (b = APR_BRIGADE_FIRST(bb); b != APR_BRIGADE_SENTINEL(bb); b = APR_BUCKET_NEXT(b)) {
+        const char *data;
+        apr_size_t len;
+        if (APR_BUCKET_IS_EOS(b))
+            s->done = 1;
+        if (APR_BUCKET_IS_METADATA(b) || s->too_large)
+            continue;
+        if ((rv = apr_bucket_read(b, &data, &len, APR_BLOCK_READ)) != APR_SUCCESS)
+            goto leave;
+        if (s->len + len > s->x->max) {
+            s->too_large = 1;
+            continue;
+        }
+        s->len += len;
+        if ((rv = apr_brigade_write(s->kept, NULL, NULL, data, len)) != APR_SUCCESS)
+            goto leave;
+    }
+leave:
+    apr_brigade_cleanup(bb);
+    return rv;
+}
+
+/* ---- the request --------------------------------------------------------------------- */
+
+void ha_exchange_from(ha_exchange *x, request_rec *r, proxy_server_conf *conf, proxy_worker *worker, apr_pool_t *p)
+{
+    const conn_rec *c = r->connection;
+    const char *host = apr_table_get(r->headers_in, "Host");
+
+    x->server = r->server;
+    x->conf = conf;
+    x->worker = worker;
+    x->dconf = apr_pmemdup(p, ap_get_module_config(r->per_dir_config, &proxy_module), sizeof(proxy_dir_conf));
+    x->host = host ? apr_pstrdup(p, host) : NULL;
+    x->client_ip = apr_pstrdup(p, r->useragent_ip);
+    x->local_ip = apr_pstrdup(p, c->local_ip);
+    apr_sockaddr_info_copy(&x->client_addr, r->useragent_addr, p);
+    apr_sockaddr_info_copy(&x->local_addr, c->local_addr, p);
+}
+
+static conn_rec *make_connection(const ha_exchange *x, apr_pool_t *p)
+{
+    conn_rec *c = apr_pcalloc(p, sizeof *c);
+    c->pool = p;
+    c->base_server = x->server;
+    c->conn_config = ap_create_conn_config(p);
+    c->notes = apr_table_make(p, 2);
+    c->bucket_alloc = apr_bucket_alloc_create(p);
+    c->client_addr = x->client_addr;
+    c->client_ip = (char *)x->client_ip;
+    c->local_addr = x->local_addr;
+    c->local_ip = (char *)x->local_ip;
+    c->keepalive = AP_CONN_UNKNOWN;
+    return c;
+}
+
+static request_rec *make_request(const ha_exchange *x, conn_rec *c, apr_pool_t *p)
+{
+    request_rec *r = apr_pcalloc(p, sizeof *r);
+
+    r->pool = p;
+    r->connection = c;
+    r->server = x->server;
+    r->request_time = apr_time_now();
+    r->method = x->method;
+    r->method_number = ap_method_number_of(x->method);
+    r->protocol = "HTTP/1.1";
+    r->proto_num = HTTP_VERSION(1, 1);
+    r->the_request = apr_pstrcat(p, x->method, " ", x->path, " HTTP/1.1", NULL);
+    r->uri = r->unparsed_uri = apr_pstrdup(p, x->path);
+    r->hostname = x->server->server_hostname;
+    r->status = HTTP_OK;
+    r->handler = "proxy-server";
+    r->proxyreq = PROXYREQ_REVERSE;
+    r->filename = apr_pstrcat(p, "proxy:", x->worker->s->name_ex, x->path, NULL);
+    r->useragent_addr = x->client_addr;
+    r->useragent_ip = (char *)x->client_ip;
+    r->headers_in = apr_table_make(p, 8);
+    r->headers_out = apr_table_make(p, 8);
+    r->err_headers_out = apr_table_make(p, 2);
+    r->trailers_in = apr_table_make(p, 1);
+    r->trailers_out = apr_table_make(p, 1);
+    r->subprocess_env = apr_table_make(p, 4);
+    r->notes = apr_table_make(p, 4);
+    r->request_config = ap_create_request_config(p);
+    r->per_dir_config = ap_merge_per_dir_configs(p, x->server->lookup_defaults, x->server->lookup_defaults);
+    ap_set_module_config(r->per_dir_config, &proxy_module, (void *)x->dconf);
+    r->allowed_methods = ap_make_method_list(p, 1);
+
+    if (x->host)
+        apr_table_setn(r->headers_in, "Host", x->host);
+    apr_table_setn(r->headers_in, x->field, x->value);
+    if (x->body.data) {
+        apr_table_setn(r->headers_in, "Content-Type", "application/octet-stream");
+        apr_table_setn(r->headers_in, "Content-Length", apr_psprintf(p, "%" APR_SIZE_T_FMT, x->body.len));
+        r->remaining = (apr_off_t)x->body.len;
+    }
+    return r;
+}
+
+static ap_filter_t *end_of_chain(ap_filter_rec_t *rec, void *ctx, request_rec *r)
+{
+    ap_filter_t *f = apr_pcalloc(r->pool, sizeof *f);
+    f->frec = rec;
+    f->ctx = ctx;
+    f->r = r;
+    f->c = r->connection;
+    return f;
+}
+
+/* A request on the way may hold its member's connection while it waits for another one of the same pool
+ * (capture of a large state before the answer's headers go out). If all of a child's threads did that at
+ * once, each would wait for the others for ever: some of them have to do without. */
+static volatile apr_uint32_t running;
+static apr_uint32_t limit = 1;
+
+apr_status_t ha_exchange_run(ha_exchange *x, apr_pool_t *parent)
+{
+    apr_status_t rv = APR_EGENERAL;
+    apr_pool_t *p;
+    conn_rec *c;
+    request_rec *r;
+    ha_request *guard;
+    sink s = { 0 };
+    ha_blob body = x->body;
+    char *url;
+    int status;
+
+    x->status = 0;
+    x->backup = NULL;
+    if (apr_atomic_inc32(&running) >= limit) {
+        apr_atomic_dec32(&running);
+        return APR_EAGAIN;
+    }
+    /* the answer goes to the parent; all else is gone with the exchange */
+    apr_pool_create(&p, parent);
+    apr_pool_tag(p, "session_ha_exchange");
+    c = make_connection(x, p);
+    r = make_request(x, c, p);
+    s.x = x;
+    s.pool = parent;
+    s.kept = apr_brigade_create(p, c->bucket_alloc);
+    r->input_filters = r->proto_input_filters = end_of_chain(the_source, &body, r);
+    r->output_filters = r->proto_output_filters = end_of_chain(the_sink, &s, r);
+    c->input_filters = r->input_filters;
+    c->output_filters = r->output_filters;
+
+    /* our own scheme_handler must let it pass */
+    guard = apr_pcalloc(p, sizeof *guard);
+    guard->inside = 1;
+    ap_set_module_config(r->request_config, &session_ha_module, guard);
+
+    url = apr_pstrdup(p, r->filename + sizeof "proxy:" - 1);
+    status = proxy_run_scheme_handler(r, x->worker, x->conf, url, NULL, 0);
+    if (status != OK)
+        goto leave;             /* refused, timed out, garbled; a member's own error status comes as OK */
+    if (s.too_large || !s.done) {
+        rv = APR_ENOSPC;
+        goto leave;
+    }
+    x->status = r->status;
+    x->backup = apr_pstrdup(parent, apr_table_get(r->headers_out, HA_FIELD_BACKUP));
+    if (s.len > 0) {
+        char *flat = apr_palloc(parent, s.len);
+        apr_size_t len = s.len;
+        if ((rv = apr_brigade_flatten(s.kept, flat, &len)) != APR_SUCCESS)
+            goto leave;
+        x->answer.data = flat;
+        x->answer.len = len;
+    }
+    else {
+        x->answer.data = "";
+        x->answer.len = 0;
+    }
+    rv = APR_SUCCESS;
+leave:
+    apr_pool_destroy(p);
+    apr_atomic_dec32(&running);
+    return rv;
+}
+
+void ha_exchange_child(void)
+{
+    int threads = 0;
+    running = 0;
+    if (ap_mpm_query(AP_MPMQ_MAX_THREADS, &threads) == APR_SUCCESS && threads > 2)
+        limit = (apr_uint32_t)threads - 1;
+    else
+        limit = 2;              /* prefork: mod_proxy makes a second connection; one for the background */
+}
+
+void ha_exchange_hooks(apr_pool_t *p)
+{
+    the_source = ap_register_input_filter("SESSION_HA_SOURCE", source_filter, NULL, AP_FTYPE_PROTOCOL);
+    the_sink = ap_register_output_filter("SESSION_HA_SINK", sink_filter, NULL, AP_FTYPE_RESOURCE);
+}

@@ -1,0 +1,49 @@
+/* balancer_guard.c - what must never pass: fields of our protocol from a client, and the path at
+ * which members hand out sessions. */
+#include "httpd.h"
+#include "http_protocol.h"
+
+#include "balancer_request.h"
+
+/* For every proxied request, also where SessionHA is off: the member's adapter believes what comes
+ * from this httpd. */
+void ha_guard_request(request_rec *r)
+{
+    apr_table_unset(r->headers_in, HA_FIELD_ACCEPT);
+    apr_table_unset(r->headers_in, HA_FIELD_BACKUP);
+    apr_table_unset(r->headers_in, HA_FIELD_FETCH);
+    apr_table_unset(r->headers_in, HA_FIELD_RESTORE);
+    apr_table_unset(r->headers_in, HA_FIELD_MISSING);
+}
+
+/* Servlet containers read /a;x=1/b as /a/b, so path parameters are left out of the comparison. It runs
+ * from the end, and nearly every path differs at the first byte. */
+int ha_guard_well_known(const char *path)
+{
+    static const char name[] = HA_WELL_KNOWN;
+    const char *want = name + sizeof name - 1;
+    const char *end = path + strlen(path);
+
+    /* every segment in turn, from the last: cut its parameters, compare what is left */
+    while (want > name) {
+        const char *start = end, *stop;
+        while (start > path && start[-1] != '/')
+            start--;
+        stop = ap_strchr_c(start, ';');
+        if (stop == NULL || stop > end)
+            stop = end;
+        if (stop == start && start > path) {        /* "//" or "/;x/": an empty segment counts for nothing */
+            end = start - 1;
+            continue;
+        }
+        while (stop > start && want > name && want[-1] == stop[-1]) {
+            want--;
+            stop--;
+        }
+        if (stop != start || want == name || want[-1] != '/' || start == path)
+            return 0;
+        want--;                                     /* the slash before the segment */
+        end = start - 1;
+    }
+    return 1;
+}

@@ -1,0 +1,312 @@
+/* balancer_owner.c - where does this session live? Asked only when the member of its route is not well, or
+ * was not within the TTL, or is gone from the balancer.
+ *
+ *   known to this httpd, and its owner well since      -> follow
+ *   somebody is finding out right now (the gate)       -> wait, then as above
+ *   else we go first: look in the store;
+ *     the owner is usable again                        -> it stays, and is given the backup (it may have lost it)
+ *     the owner is not                                 -> claim the next epoch for another member
+ *     the store cannot say                             -> this httpd's own word, and a choice that every httpd makes alike
+ *
+ * In capture mode the gate opens when the member has the session; in native mode when the first request
+ * has been answered, because the applications' own takeovers race.
+ */
+#include "httpd.h"
+#include "apr_strings.h"
+#include "http_log.h"
+
+#include "balancer_request.h"
+
+APLOG_USE_MODULE(session_ha);
+
+#define GATE_POLL apr_time_from_msec(2)
+#define ANSWER_POLL apr_time_from_msec(20)
+#define EPOCHS_MAX 16           /* claims in a row that are followed within one request */
+
+/* ---- the gate -------------------------------------------------------------------- */
+
+static apr_status_t open_gate_cleanup(void *q)
+{
+    ha_owner_open_gate(q);      /* a request that ended in any other way must not keep others waiting */
+    return APR_SUCCESS;
+}
+
+static void tell_answered(ha_request *q)
+{
+    ha_call call = { .pool = NULL };
+    if (q->mode != HA_NATIVE_BACKUP || !q->moved || q->move.found == HA_BACKUP_BROKEN)
+        return;
+    apr_pool_create(&call.pool, NULL);
+    call.deadline = apr_time_now() + ha_config_store_timeout(q->cfg);
+    (void)ha_move_answered(&q->session, &call, &q->move, (apr_uint32_t)ha_config_ttl(q->cfg));
+    apr_pool_destroy(call.pool);
+}
+
+void ha_owner_open_gate(ha_request *q)
+{
+    if (q->gate) {
+        ha_table_open_gate(ha_request_table(), &q->session.digest, q->gate);
+        q->gate = 0;
+        tell_answered(q);
+    }
+}
+
+/* ---- what is known here ------------------------------------------------------------ */
+
+static const ha_member_view *well_since(const ha_request *q, const char *route, apr_time_t since)
+{
+    const ha_member_view *m = ha_members_find(q->balancer, route, strlen(route));
+    if (m == NULL || !PROXY_WORKER_IS_USABLE(m->worker))
+        return NULL;
+    return m->slot == NULL || since > ha_member_last_error(m->slot) ? m : NULL;
+}
+
+/* 1: known, q->move says where. 0: we hold the gate, find out. */
+static int known_or_our_turn(ha_request *q, request_rec *r, ha_owner *own, int *known)
+{
+    ha_table *table = ha_request_table();
+    apr_time_t bound = apr_time_now() + HA_GATE_BOUND;
+
+    for (;;) {
+        apr_time_t now = apr_time_now();
+        *known = ha_table_owner(table, &q->session.digest, own);
+        if (*known && own->gate <= now && own->route[0] && well_since(q, own->route, own->since)) {
+            q->move.epoch = own->version.epoch;
+            q->move.owner = apr_pstrdup(r->pool, own->route);
+            return 1;
+        }
+        if (!*known || own->gate <= now) {
+            apr_time_t until = now + HA_GATE_BOUND;
+            if (ha_table_close_gate(table, &q->session.digest, now, until)) {
+                q->gate = until;
+                apr_pool_cleanup_register(r->pool, q, open_gate_cleanup, apr_pool_cleanup_null);
+                return 0;
+            }
+        }
+        if (now >= bound)
+            return 0;           /* the one who went first hangs: go on without the gate */
+        apr_sleep(GATE_POLL);
+    }
+}
+
+/* ---- what the store knows ------------------------------------------------------------ */
+
+static void note(ha_request *q, const char *cause)
+{
+    if (q->cause == NULL)
+        q->cause = cause;
+}
+
+static const char *why_not_usable(const ha_member_view *m)
+{
+    unsigned int status;
+    if (m == NULL)
+        return "gone";
+    status = m->worker->s->status;
+    return status & PROXY_WORKER_STOPPED ? "stopped" : status & PROXY_WORKER_DISABLED ? "disabled"
+           : status & PROXY_WORKER_HC_FAIL ? "hcheck" : "error";
+}
+
+static const ha_member_view *usable_owner(const ha_request *q, const char *route)
+{
+    const ha_member_view *m = route ? ha_members_find(q->balancer, route, strlen(route)) : NULL;
+    return m && ha_members_usable(m->worker, apr_time_now()) ? m : NULL;
+}
+
+static ha_call store_call(const ha_request *q, request_rec *r)
+{
+    ha_call call = { .pool = r->pool, .deadline = apr_time_now() + ha_config_store_timeout(q->cfg) };
+    return call;
+}
+
+/* Native mode over several httpds: the claim was another httpd's; its first request goes first. */
+static void wait_for_their_answer(ha_request *q, request_rec *r)
+{
+    apr_time_t bound = apr_time_now() + HA_GATE_BOUND;
+    while (apr_time_now() < bound) {
+        ha_call call = store_call(q, r);
+        if (ha_move_is_answered(&q->session, &call, &q->move))
+            return;
+        apr_sleep(ANSWER_POLL);
+    }
+}
+
+/* Leaves the owner in q->move; 1: found or made, 0: nobody is usable, stock shall say so. */
+static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, int known)
+{
+    ha_move *m = &q->move;
+    apr_uint32_t ttl = (apr_uint32_t)ha_config_ttl(q->cfg);
+    int broken = q->mode == HA_NO_BACKUP, n;
+
+    if (q->mode == HA_SYNC || q->mode == HA_ASYNC) {
+        if (m->found == HA_BACKUP_UNASKED || m->found == HA_BACKUP_BROKEN) {
+            ha_call call = store_call(q, r);
+            if (ha_move_look(&q->session, &call, m) != APR_SUCCESS)
+                broken = 1;
+            if (m->forged)
+                ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r, "%s: a stored backup is not ours and was not used: %s",
+                              q->balancer->s->name, m->why);
+        }
+    }
+    else if (m->epoch == 0) {
+        m->epoch = 1;           /* native: there are only claims */
+    }
+    if (known && own->version.epoch > m->epoch) {
+        m->epoch = own->version.epoch;      /* what this httpd has seen itself is newer than the backup */
+        m->owner = apr_pstrdup(r->pool, own->route);
+    }
+    else if (known && own->version.epoch == m->epoch && own->route[0]) {
+        m->owner = apr_pstrdup(r->pool, own->route);
+    }
+    if (m->owner == NULL)
+        m->owner = q->sid.route;
+    if (q->from == NULL)
+        q->from = m->owner;
+    if (q->home == NULL && m->found != HA_BACKUP_FOUND && !known)
+        return 0;               /* a route nobody has and no backup: nothing to move, whatever a client makes up */
+
+    for (n = 0; n < EPOCHS_MAX; n++) {
+        const ha_member_view *owner = usable_owner(q, m->owner), *heir;
+        ha_call call = store_call(q, r);
+        apr_status_t rv;
+
+        if (owner) {
+            if (!broken && !q->moved) {
+                rv = ha_move_follow(&q->session, &call, m);
+                if (rv == APR_SUCCESS)
+                    continue;
+                if (!APR_STATUS_IS_NOTFOUND(rv))
+                    broken = 1;
+            }
+            return 1;
+        }
+        note(q, why_not_usable(ha_members_find(q->balancer, m->owner, strlen(m->owner))));
+        heir = ha_members_choose(q->balancer, r, q->conf,
+                                 ha_members_find(q->balancer, m->owner, strlen(m->owner)),
+                                 &q->session.digest, broken);
+        if (heir == NULL)
+            return 0;
+        if (!broken) {
+            rv = ha_move_claim(&q->session, &call, m, heir->worker->s->route, ttl);
+            if (rv == APR_SUCCESS) {
+                q->moved = 1;
+                return 1;
+            }
+            if (APR_STATUS_IS_EEXIST(rv)) {
+                if (q->mode == HA_NATIVE_BACKUP && usable_owner(q, m->owner))
+                    wait_for_their_answer(q, r);
+                q->moved = 1;   /* by another httpd; the member may still have to be given the backup */
+                continue;
+            }
+            broken = 1;
+            continue;           /* choose again, as every httpd without a store does */
+        }
+        m->epoch++;
+        m->owner = heir->worker->s->route;
+        q->moved = 1;
+        return 1;
+    }
+    return 0;
+}
+
+/* ---- what follows from it -------------------------------------------------------------- */
+
+static void decide(ha_request *q, ha_outcome outcome)
+{
+    q->outcome = outcome;
+    q->decided = 1;
+}
+
+static void plan_restore(ha_request *q)
+{
+    switch (q->move.found) {
+    case HA_BACKUP_FOUND:
+        q->restore = 1;
+        q->bytes = q->move.record.state.len;
+        break;
+    case HA_BACKUP_ABSENT:
+    case HA_BACKUP_TOMBSTONE:
+        q->tell_none = 1;
+        if (q->moved)
+            decide(q, HA_MISSING);
+        break;
+    case HA_BACKUP_BROKEN:
+        if (q->moved)
+            decide(q, HA_UNAVAILABLE);
+        break;
+    case HA_BACKUP_UNASKED:
+        if (q->moved)
+            decide(q, q->mode == HA_NATIVE_BACKUP ? HA_NATIVE : HA_MISSING);
+        break;
+    }
+}
+
+/* The operator's word on a session that is lost: go on with a new one, 503, or a page. */
+static int on_missing(ha_request *q, request_rec *r)
+{
+    int status = DECLINED;
+    if (!q->decided || q->move.found == HA_BACKUP_TOMBSTONE
+        || (q->outcome != HA_MISSING && q->outcome != HA_UNAVAILABLE) || q->mode == HA_NO_BACKUP)
+        return status;
+    switch (ha_config_on_missing(q->cfg)) {
+    case HA_CONTINUE:
+        break;
+    case HA_503:
+        apr_table_setn(r->err_headers_out, "Retry-After", "5");
+        status = HTTP_SERVICE_UNAVAILABLE;
+        break;
+    case HA_REDIRECT:
+        apr_table_setn(r->headers_out, "Location", q->cfg->on_missing_url);
+        status = HTTP_MOVED_TEMPORARILY;
+        break;
+    }
+    if (status != DECLINED) {
+        ha_request_finish(q, r);        /* mod_proxy skips post_request */
+        ha_owner_open_gate(q);
+    }
+    return status;
+}
+
+int ha_owner_settle(ha_request *q, request_rec *r, apr_time_t now)
+{
+    ha_owner own = { { 0, 0 }, "", 0, 0 };
+    int known = 0;
+
+    if (q->balancer->s->sticky_force && q->home && !ha_members_usable(q->home->worker, now)) {
+        const ha_member_view *heir = *q->home->worker->s->redirect
+            ? ha_members_find(q->balancer, q->home->worker->s->redirect, strlen(q->home->worker->s->redirect)) : NULL;
+        if (heir == NULL || !ha_members_usable(heir->worker, now))
+            return DECLINED;    /* nofailover: mod_proxy_balancer answers 503 */
+    }
+    q->slow = 1;
+    if (q->began == 0)
+        q->began = now;
+    ha_request_session(q);
+
+    if (q->gate) {
+        /* second attempt, still our gate: the member we had moved it to has failed too */
+        known = ha_table_owner(ha_request_table(), &q->session.digest, &own);
+    }
+    else if (known_or_our_turn(q, r, &own, &known)) {
+        if (q->move.owner && (!q->sid.stock_sees || strcmp(q->move.owner, q->sid.route) != 0))
+            ha_request_steer(q, r, q->move.owner);
+        return DECLINED;
+    }
+    q->moved = q->restore = q->tell_none = 0;
+    if (settle_in_store(q, r, &own, known)) {
+        ha_table_own(ha_request_table(), &q->session.digest, q->move.epoch, q->move.owner, apr_time_now());
+        plan_restore(q);
+        if (!q->sid.stock_sees || strcmp(q->move.owner, q->sid.route) != 0)
+            ha_request_steer(q, r, q->move.owner);
+        return on_missing(q, r);
+    }
+    ha_owner_open_gate(q);
+    return DECLINED;
+}
+
+int ha_owner_left(ha_request *q, const char *route)
+{
+    ha_owner own;
+    return ha_table_owner(ha_request_table(), &ha_request_session(q)->digest, &own)
+           && own.route[0] && strcmp(own.route, route) != 0;
+}

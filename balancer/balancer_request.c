@@ -1,0 +1,263 @@
+/* balancer_request.c - in and out: a request's session is found before mod_proxy_balancer chooses, and
+ * what became of it is told when the request is over.
+ *
+ * mod_proxy_balancer always does the choosing. Where the session lives elsewhere than the client's route
+ * says, or the client says it in a way that mod_proxy_balancer reads wrongly, the URL that it looks at gets
+ * a path parameter in front, "/;jsessionid=x.tomcat2&": it takes the first one it finds, before any cookie.
+ * scheme_handler takes it out again, so neither the member nor a log ever sees it, and the client's own
+ * cookie reaches the member untouched (the stock session stores need it as issued).
+ */
+#include "httpd.h"
+#include "apr_strings.h"
+#include "http_log.h"
+#include "http_request.h"
+
+#include "balancer_request.h"
+
+APLOG_USE_MODULE(session_ha);
+
+static ha_table *the_table;     /* this process's view of the shared one */
+
+ha_request *ha_request_of(const request_rec *r)
+{
+    return ap_get_module_config(r->request_config, &session_ha_module);
+}
+
+ha_table *ha_request_table(void)
+{
+    return the_table;
+}
+
+void ha_request_child(ha_table *table)
+{
+    the_table = table;
+}
+
+const ha_session *ha_request_session(ha_request *q)
+{
+    if (!q->has_session) {
+        ha_digest_make(q->balancer->s->name, q->sid.id, &q->session.digest);
+        q->session.store = ha_config_store(q->cfg);
+        q->session.secret = ha_config_secret(q->cfg);
+        q->has_session = 1;
+    }
+    return &q->session;
+}
+
+/* ---- in ----------------------------------------------------------------------- */
+
+static int is_a_route(void *balancer, const char *route, apr_size_t len)
+{
+    return ha_members_find(balancer, route, len) != NULL;
+}
+
+static void find_session(ha_request *q, request_rec *r, const char *url)
+{
+    const ha_config *cfg = q->cfg;
+    const proxy_balancer_shared *b = q->balancer->s;
+    ha_id_rules rules;
+    int own = cfg->id_cookie || cfg->id_path || cfg->id_header;
+
+    rules.cookie = b->sticky;
+    rules.path = b->sticky_path;
+    rules.header = NULL;
+    rules.separator = b->sticky_separator ? b->sticky_separator : '.';
+    rules.whole = 0;
+    (void)ha_id_parse(&rules, url, apr_table_get(r->headers_in, "Cookie"), NULL,
+                      is_a_route, q->balancer, r->pool, &q->sid);
+    if (own) {
+        /* the route is where mod_proxy_balancer looks for it; the id stands somewhere else */
+        ha_id where;
+        rules.cookie = cfg->id_cookie;
+        rules.path = cfg->id_path;
+        rules.header = cfg->id_header;
+        rules.whole = 1;
+        (void)ha_id_parse(&rules, url, apr_table_get(r->headers_in, "Cookie"),
+                          cfg->id_header ? apr_table_get(r->headers_in, cfg->id_header) : NULL,
+                          is_a_route, q->balancer, r->pool, &where);
+        q->sid.id = where.id;
+        q->sid.id_len = where.id_len;
+    }
+    if (q->sid.route)
+        q->home = ha_members_find(q->balancer, q->sid.route, strlen(q->sid.route));
+}
+
+static ha_request *begin(request_rec *r, const ha_config *cfg, proxy_server_conf *conf,
+                         proxy_balancer *balancer, const char *url)
+{
+    ha_request *q = apr_pcalloc(r->pool, sizeof *q);
+    q->cfg = cfg;
+    q->conf = conf;
+    q->balancer = balancer;
+    q->mode = ha_config_backup(cfg);
+    q->ignored = ha_config_ignores(cfg, r->uri);
+    q->captures = !q->ignored && (q->mode == HA_SYNC || q->mode == HA_ASYNC);
+    ap_set_module_config(r->request_config, &session_ha_module, q);
+    find_session(q, r, url);
+    return q;
+}
+
+/* What canonicalisation leaves as it is. */
+static int survives_url(const char *word)
+{
+    for (; *word; word++) {
+        if (!apr_isalnum(*word) && strchr("-._~", *word) == NULL)
+            return 0;
+    }
+    return 1;
+}
+
+void ha_request_steer(ha_request *q, request_rec *r, const char *route)
+{
+    if (!survives_url(q->balancer->s->sticky_path) || (route && !survives_url(route))) {
+        ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r, "%s: route '%s' or stickysession '%s' has other characters than "
+                      "A-Z a-z 0-9 - . _ ~: sessions cannot be steered to it", q->balancer->s->name,
+                      route ? route : "", q->balancer->s->sticky_path);
+        return;
+    }
+    /* '&' ends the value in every reading of mod_proxy_balancer's, and passes its canonicalisation */
+    char separator[2] = { q->balancer->s->sticky_separator ? q->balancer->s->sticky_separator : '.', '\0' };
+    q->to = route;
+    q->steer = apr_pstrcat(r->pool, "/;", q->balancer->s->sticky_path, "=-", route ? separator : "",
+                           route ? route : "", "&", NULL);
+}
+
+/* The owner is well and always was: nothing to look up. */
+static int at_home_and_well(const ha_request *q, apr_time_t now)
+{
+    const ha_member_view *m = q->home;
+    apr_time_t error;
+    if (m == NULL || !PROXY_WORKER_IS_USABLE(m->worker))
+        return 0;
+    error = m->slot ? ha_member_last_error(m->slot) : 0;
+    return error == 0 || error + apr_time_from_sec(ha_config_ttl(q->cfg)) < now;
+}
+
+static void put_in_front(request_rec *r, const char *steer, char **url)
+{
+    char *path = ap_strstr(*url, "://");
+    path = path ? ap_strchr(path + 3, '/') : NULL;
+    if (path)
+        *url = apr_pstrcat(r->pool, apr_pstrndup(r->pool, *url, (apr_size_t)(path - *url)), steer, path, NULL);
+    else
+        *url = apr_pstrcat(r->pool, *url, steer, NULL);
+}
+
+static int ha_pre_request(proxy_worker **worker, proxy_balancer **balancer, request_rec *r,
+                          proxy_server_conf *conf, char **url)
+{
+    ha_request *q = ha_request_of(r);
+    const ha_config *cfg;
+    apr_time_t now;
+    int status = DECLINED;
+
+    if (q == NULL) {
+        ha_guard_request(r);
+        cfg = ha_config_of(r);
+        if (!ha_config_on(cfg) || strncmp(*url, BALANCER_PREFIX, sizeof BALANCER_PREFIX - 1) != 0)
+            return DECLINED;
+        /* mod_proxy_balancer takes the balancer it is given, as on a second attempt, and does not search again */
+        *balancer = ap_proxy_get_balancer(r->pool, conf, *url, 1);
+        if (*balancer == NULL)
+            return DECLINED;
+        if (ha_guard_well_known(r->uri) || ha_guard_well_known(*url))
+            return HTTP_NOT_FOUND;
+        q = begin(r, cfg, conf, *balancer, *url);
+        now = r->request_time;
+        ha_members_watch(*balancer, now);
+    }
+    else {
+        now = apr_time_now();
+        if (*worker && !PROXY_WORKER_IS_USABLE(*worker)) {
+            ha_member_slot *slot = ha_members_slot(q->balancer, *worker);
+            if (slot)
+                ha_member_note_error(slot, now);
+            if (q->cause == NULL)
+                q->cause = "connect";
+        }
+        q->steer = q->to = NULL;
+    }
+    if (!*q->balancer->s->sticky)
+        return DECLINED;        /* nothing sticks here; mod_proxy_balancer ignores routes */
+
+    if (q->sid.id == NULL || q->sid.route == NULL) {
+        if (!q->sid.stock_sees)
+            ha_request_steer(q, r, NULL);       /* mod_proxy_balancer would follow a look-alike */
+    }
+    else if (at_home_and_well(q, now) && !q->slow) {
+        if (!q->sid.stock_sees)
+            ha_request_steer(q, r, q->sid.route);
+    }
+    else {
+        status = ha_owner_settle(q, r, now);
+    }
+    if (q->steer)
+        put_in_front(r, q->steer, url);
+    return status;
+}
+
+/* ---- out ---------------------------------------------------------------------- */
+
+void ha_request_finish(ha_request *q, request_rec *r)
+{
+    ha_event e = { 0 };
+
+    if (!q->decided || q->logged)
+        return;
+    q->logged = 1;
+    e.time = apr_time_now();
+    e.balancer = q->balancer->s->name;
+    ha_digest_short(&ha_request_session(q)->digest, e.session);
+    e.from = q->from ? q->from : "";
+    e.to = q->move.owner ? q->move.owner : "";
+    e.cause = q->cause ? q->cause : "error";
+    e.outcome = q->outcome;
+    e.version.epoch = q->move.epoch;
+    e.version.seq = q->move.found == HA_BACKUP_FOUND ? q->move.record.version.seq : 0;
+    e.bytes = q->bytes;
+    e.took = e.time - q->began;
+    e.trips = q->move.trips;
+    ha_manager_failover(&e);
+
+    ap_log_rerror(APLOG_MARK, q->outcome == HA_RESTORED || q->outcome == HA_NATIVE ? APLOG_INFO : APLOG_WARNING,
+                  0, r, "%s: session %s moved from %s to %s (%s): %s, epoch %" APR_UINT64_T_FMT
+                  ", %" APR_SIZE_T_FMT " bytes, %d store round trips, %" APR_TIME_T_FMT " us%s%s",
+                  e.balancer, e.session, e.from, e.to, e.cause, ha_outcome_name(e.outcome), e.version.epoch,
+                  e.bytes, e.trips, e.took, q->move.why ? ": " : "", q->move.why ? q->move.why : "");
+
+    apr_table_setn(r->subprocess_env, "SESSION_HA_FROM", e.from);
+    apr_table_setn(r->subprocess_env, "SESSION_HA_TO", e.to);
+    apr_table_setn(r->subprocess_env, "SESSION_HA_OUTCOME", ha_outcome_name(e.outcome));
+    apr_table_setn(r->subprocess_env, "SESSION_HA_EPOCH", apr_psprintf(r->pool, "%" APR_UINT64_T_FMT, e.version.epoch));
+    apr_table_setn(r->subprocess_env, "SESSION_HA_TOOK", apr_psprintf(r->pool, "%" APR_TIME_T_FMT, e.took));
+}
+
+static int ha_post_request(proxy_worker *worker, proxy_balancer *balancer, request_rec *r,
+                           proxy_server_conf *conf)
+{
+    ha_request *q = ha_request_of(r);
+    if (q && q->slow) {
+        ha_request_finish(q, r);
+        ha_owner_open_gate(q);
+    }
+    return DECLINED;
+}
+
+/* failonstatus and failontimeout put the member into error after us; the next request must know even if
+ * the retry time is over by then. */
+static int ha_log_transaction(request_rec *r)
+{
+    const ha_request *q = ha_request_of(r);
+    if (q && q->slot && !PROXY_WORKER_IS_USABLE(q->worker))
+        ha_member_note_error(q->slot, apr_time_now());
+    return DECLINED;
+}
+
+void ha_request_hooks(apr_pool_t *p)
+{
+    /* RUN_FIRST hooks: mod_proxy_balancer answers them, so only a module before it is called at all */
+    static const char *const before[] = { "mod_proxy_balancer.c", NULL };
+    proxy_hook_pre_request(ha_pre_request, NULL, before, APR_HOOK_FIRST);
+    proxy_hook_post_request(ha_post_request, NULL, before, APR_HOOK_FIRST);
+    ap_hook_log_transaction(ha_log_transaction, NULL, NULL, APR_HOOK_MIDDLE);
+}

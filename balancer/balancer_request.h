@@ -1,0 +1,149 @@
+/* balancer_request.h - one request on its way through the room. Private to balancer/. */
+#ifndef HA_BALANCER_REQUEST_H
+#define HA_BALANCER_REQUEST_H
+
+#include "httpd.h"
+#include "mod_proxy.h"
+
+#include "../ha_config.h"
+#include "../manager/manager.h"
+#include "../session/session_capture.h"
+#include "../session/session_failover.h"
+#include "../session/session_field.h"
+#include "../session/session_id.h"
+#include "../session/session_table.h"
+
+/* A takeover keeps the others of the session waiting for this long at most. */
+#define HA_GATE_BOUND apr_time_from_sec(10)
+
+/* ---- a member, as this process sees it (balancer_members.c) ---------------- */
+
+typedef struct ha_member_view {
+    proxy_worker *worker;
+    ha_member_slot *slot;       /* shared counters and "was in error"; NULL: the table is full */
+} ha_member_view;
+
+/* The member with this route; NULL: none. Valid for this request. */
+const ha_member_view *ha_members_find(proxy_balancer *, const char *route, apr_size_t len);
+/* Looks at all members from time to time, so that an error nobody met with a session is noticed too. */
+void ha_members_watch(proxy_balancer *, apr_time_t now);
+/* The slot of a worker met in a hook. */
+ha_member_slot *ha_members_slot(proxy_balancer *, const proxy_worker *);
+/* Usable now, or in error with its retry time over: then stock mod_proxy_balancer tries it again. */
+int ha_members_usable(const proxy_worker *, apr_time_t now);
+/* A member for a session whose own is not usable: `redirect=` first, then the balancer's own rules; with
+ * agree set, ties are broken by the session instead, so that every httpd comes to the same answer
+ * without asking the store. NULL: nobody is usable. */
+const ha_member_view *ha_members_choose(proxy_balancer *, request_rec *, proxy_server_conf *,
+                                        const ha_member_view *gone, const ha_digest *, int agree);
+void ha_members_child(apr_pool_t *pchild);
+
+/* ---- the request ------------------------------------------------------------ */
+
+typedef struct ha_request {
+    const ha_config *cfg;
+    proxy_server_conf *conf;
+    proxy_balancer *balancer;
+    ha_backup_mode mode;
+    unsigned captures : 1;      /* a backup may come with the answer */
+    unsigned ignored : 1;       /* SessionHAIgnore: needs none */
+
+    ha_id sid;                  /* sid.id NULL: no session */
+    const ha_member_view *home; /* the member of the client's route; NULL: no such member */
+    ha_session session;         /* made by ha_request_session() when first needed */
+    unsigned has_session : 1;
+
+    /* steering: what stands in the URL while mod_proxy_balancer reads it */
+    const char *steer;          /* "/;jsessionid=x.tomcat2&", or NULL */
+    const char *to;             /* the route it leads to */
+
+    /* a takeover, or a return to a member that was in error */
+    unsigned slow : 1;          /* the owner was asked for */
+    unsigned moved : 1;         /* it has a new owner since this request */
+    unsigned restore : 1;       /* the owner has to be given the backup before the attempt */
+    unsigned tell_none : 1;     /* there is none: tell the member so */
+    unsigned decided : 1;       /* outcome is set */
+    unsigned logged : 1;
+    apr_time_t gate;            /* we hold the gate until this point; 0: not ours */
+    apr_time_t began;           /* of the takeover */
+    ha_move move;
+    const char *from, *cause;
+    ha_outcome outcome;
+    apr_size_t bytes;
+
+    /* the attempt */
+    unsigned inside : 1;        /* re-entry guard of scheme_handler */
+    unsigned filtered : 1;      /* the response filter is in */
+    unsigned answered : 1;      /* the filter has seen the answer's head */
+    unsigned swallow : 1;       /* this answer is for us, not for the client */
+    unsigned missing : 1;       /* it was: "I do not have the session" */
+    unsigned asked_again : 1;
+    unsigned fenced : 1;        /* it was: from a member that the session has left */
+    apr_time_t asked;           /* when the member was asked */
+    proxy_worker *worker;       /* who was asked */
+    ha_member_slot *slot;
+} ha_request;
+
+ha_request *ha_request_of(const request_rec *r);
+/* Makes q->session (digest, store, secret) once. */
+const ha_session *ha_request_session(ha_request *q);
+ha_table *ha_request_table(void);
+void ha_request_hooks(apr_pool_t *p);
+void ha_request_child(ha_table *table);
+/* Where the session lives, when the fast path cannot say (balancer_owner.c). Steers; DECLINED, or the
+ * answer to the client that SessionHAOnMissing asks for. */
+int ha_owner_settle(ha_request *q, request_rec *r, apr_time_t now);
+void ha_owner_open_gate(ha_request *q);
+/* A claim somebody else holds; 1 if the session lives at another member than route. */
+int ha_owner_left(ha_request *q, const char *route);
+void ha_request_steer(ha_request *q, request_rec *r, const char *route);
+/* The outcome of a takeover: counted, journalled, logged, put in the environment; once. */
+void ha_request_finish(ha_request *q, request_rec *r);
+
+/* ---- the other files of the room --------------------------------------------- */
+
+void ha_guard_request(request_rec *r);              /* fields of ours from a client */
+int  ha_guard_well_known(const char *path);         /* 1: refuse */
+void ha_attempt_hooks(apr_pool_t *p);
+void ha_response_hooks(apr_pool_t *p);
+void ha_response_insert(ha_request *q, request_rec *r);
+/* Takes our fields out of the answer and acts on them; also for answers that met no filter. */
+void ha_response_take(ha_request *q, request_rec *r);
+
+/* A request of ours to a member, through mod_proxy itself (balancer_exchange.c). */
+typedef struct ha_exchange {
+    server_rec *server;
+    proxy_server_conf *conf;
+    proxy_worker *worker;
+    const proxy_dir_conf *dconf;        /* of the client's request: Host and forwarding are as there */
+    const char *host;                   /* the client's Host, or NULL */
+    const char *client_ip;
+    apr_sockaddr_t *client_addr, *local_addr;
+    const char *local_ip;
+
+    const char *method;                 /* "GET", "PUT" */
+    const char *path;
+    const char *field, *value;          /* one protocol field */
+    ha_blob body;                       /* data NULL: none */
+    apr_size_t max;                     /* of the answer's body; a larger one ends the exchange */
+
+    int status;                         /* the member's answer; 0: none */
+    ha_blob answer;                     /* in the pool */
+    const char *backup;                 /* its Session-Backup field, or NULL */
+} ha_exchange;
+void ha_exchange_from(ha_exchange *x, request_rec *r, proxy_server_conf *conf, proxy_worker *worker,
+                      apr_pool_t *p);
+/* APR_SUCCESS when the member answered, whatever it said; else it did not (APR_EGENERAL). Waits as long as
+ * the worker's own time-out allows. */
+apr_status_t ha_exchange_run(ha_exchange *x, apr_pool_t *p);
+void ha_exchange_hooks(apr_pool_t *p);
+void ha_exchange_child(void);
+
+/* Backups in the background (balancer_async.c). */
+apr_status_t ha_async_child(apr_pool_t *pchild);
+/* 0: the queue is full, nothing was taken. The job has a pool of its own. */
+typedef void ha_async_fn(apr_pool_t *p, void *baton);
+int ha_async_push(apr_pool_t *p, ha_async_fn *fn, void *baton);
+apr_pool_t *ha_async_pool(void);
+
+#endif
