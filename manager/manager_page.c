@@ -69,6 +69,8 @@ static apr_status_t page_out(ap_filter_t *f, apr_bucket_brigade *bb)
     request_rec *r = f->r;
     apr_bucket_brigade *page = f->ctx, *out;
     apr_bucket *b;
+    const char *text;
+    apr_size_t len;
     apr_status_t rv;
 
     if (!page)
@@ -93,7 +95,9 @@ static apr_status_t page_out(ap_filter_t *f, apr_bucket_brigade *bb)
             continue;
         }
         rv = apr_bucket_setaside(b, r->pool);
-        if (rv != APR_SUCCESS && rv != APR_ENOTIMPL)
+        if (rv == APR_ENOTIMPL)                 /* a pipe: reading puts it on the heap */
+            rv = apr_bucket_read(b, &text, &len, APR_BLOCK_READ);
+        if (rv != APR_SUCCESS)
             return rv;
         APR_BUCKET_REMOVE(b);
         APR_BRIGADE_INSERT_TAIL(page, b);

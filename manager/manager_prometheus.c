@@ -63,16 +63,17 @@ static void put_seconds(apr_bucket_brigade *bb, const ha_row_store *store)
     apr_uint64_t count = 0, us;
     int i;
 
-    for (i = 0; i < store->nbuckets; i++) {
+    for (i = 0; i < store->nbuckets - 1; i++) {
         count += store->buckets[i];
-        put_label(bb, "session_ha_store_seconds_bucket{node=\"", store->node);
         us = APR_UINT64_C(16) << i;
-        if (i < store->nbuckets - 1)
-            apr_brigade_printf(bb, NULL, NULL, "\",le=\"%" APR_UINT64_T_FMT ".%06d\"} %" APR_UINT64_T_FMT "\n",
-                               us / 1000000, (int)(us % 1000000), count);
-        else
-            apr_brigade_printf(bb, NULL, NULL, "\",le=\"+Inf\"} %" APR_UINT64_T_FMT "\n", count);
+        put_label(bb, "session_ha_store_seconds_bucket{node=\"", store->node);
+        apr_brigade_printf(bb, NULL, NULL, "\",le=\"%" APR_UINT64_T_FMT ".%06d\"} %" APR_UINT64_T_FMT "\n",
+                           us / 1000000, (int)(us % 1000000), count);
     }
+    if (store->nbuckets > 0)
+        count += store->buckets[store->nbuckets - 1];
+    put_label(bb, "session_ha_store_seconds_bucket{node=\"", store->node);
+    apr_brigade_printf(bb, NULL, NULL, "\",le=\"+Inf\"} %" APR_UINT64_T_FMT "\n", count);
     put_label(bb, "session_ha_store_seconds_sum{node=\"", store->node);
     apr_brigade_printf(bb, NULL, NULL, "\"} %" APR_UINT64_T_FMT ".%06d\n", store->sum_us / 1000000,
                        (int)(store->sum_us % 1000000));

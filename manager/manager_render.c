@@ -11,6 +11,16 @@ static const char *text(const char *s)
     return s ? s : "";
 }
 
+/* mod_proxy writes "Init Ok ". */
+static const char *trimmed(const char *s, apr_pool_t *p)
+{
+    apr_size_t len = strlen(text(s));
+
+    while (len && s[len - 1] == ' ')
+        len--;
+    return apr_pstrmemdup(p, text(s), len);
+}
+
 static apr_uint64_t quantile(const apr_uint64_t *buckets, int n, int percent)
 {
     apr_uint64_t total = 0, seen = 0;
@@ -92,7 +102,7 @@ static apr_array_header_t *take_balancers(const apr_array_header_t *rows, ha_cou
 
             member->name = text(from->name);
             member->route = text(from->route);
-            member->state = text(from->state);
+            member->state = trimmed(from->state, p);
             ha_counters_read_member(counters, balancer->name, member->route, &member->counts);
         }
     }
@@ -173,7 +183,9 @@ void ha_put_json(apr_bucket_brigade *bb, const char *s)
         if (code >= 0x10000)
             apr_brigade_printf(bb, NULL, NULL, "\\u%04x\\u%04x", 0xd800 + ((code - 0x10000) >> 10),
                                0xdc00 + ((code - 0x10000) & 0x3ff));
-        else if (is_control(code) || code >= 0x80 || strchr("\"\\<>&", (int)code))
+        else if (code == '"' || code == '\\')
+            apr_brigade_printf(bb, NULL, NULL, "\\%c", (int)code);
+        else if (is_control(code) || code >= 0x80 || strchr("<>&", (int)code))
             apr_brigade_printf(bb, NULL, NULL, "\\u%04x", code);    /* no markup, should a browser guess */
         else
             apr_brigade_putc(bb, NULL, NULL, (char)code);

@@ -103,7 +103,7 @@ static int show_status(request_rec *r)
 
     if (!r->handler || strcmp(r->handler, "session-ha-status"))
         return DECLINED;
-    r->allowed = AP_METHOD_BIT << M_GET;        /* HEAD is a GET here */
+    ap_allow_standard_methods(r, REPLACE_ALLOW, M_GET, M_OPTIONS, -1);      /* M_GET is HEAD too */
     if (r->method_number == M_OPTIONS)
         return DECLINED;
     if (r->method_number != M_GET)
