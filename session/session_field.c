@@ -34,12 +34,15 @@ struct item {
 #define DIGIT  4
 #define TCHAR  8                /* the rest of RFC 9110's tchar */
 #define KEYISH 16               /* in a key, besides letters and digits: _ - . * */
+#define PLAIN  32               /* in a string, as it is */
 
 static const unsigned char class_of[256] = {
-    ['a' ... 'z'] = LOWER, ['A' ... 'Z'] = UPPER, ['0' ... '9'] = DIGIT,
-    ['_'] = TCHAR | KEYISH, ['-'] = TCHAR | KEYISH, ['.'] = TCHAR | KEYISH, ['*'] = TCHAR | KEYISH,
-    ['!'] = TCHAR, ['#'] = TCHAR, ['$'] = TCHAR, ['%'] = TCHAR, ['&'] = TCHAR, ['\''] = TCHAR,
-    ['+'] = TCHAR, ['^'] = TCHAR, ['`'] = TCHAR, ['|'] = TCHAR, ['~'] = TCHAR
+    ['a' ... 'z'] = LOWER | PLAIN, ['A' ... 'Z'] = UPPER | PLAIN, ['0' ... '9'] = DIGIT | PLAIN,
+    ['_'] = TCHAR | KEYISH | PLAIN, ['-'] = TCHAR | KEYISH | PLAIN, ['.'] = TCHAR | KEYISH | PLAIN, ['*'] = TCHAR | KEYISH | PLAIN,
+    ['!'] = TCHAR | PLAIN, ['#' ... '\''] = TCHAR | PLAIN, ['+'] = TCHAR | PLAIN, ['^'] = TCHAR | PLAIN, ['`'] = TCHAR | PLAIN,
+    ['|'] = TCHAR | PLAIN, ['~'] = TCHAR | PLAIN,
+    [' '] = PLAIN, ['('] = PLAIN, [')'] = PLAIN, [','] = PLAIN, ['/'] = PLAIN, [':' ... '@'] = PLAIN, ['['] = PLAIN, [']'] = PLAIN,
+    ['{'] = PLAIN, ['}'] = PLAIN
 };
 
 static int is(char c, int classes)
@@ -106,11 +109,14 @@ static const char *read_string(const char *s, struct item *out)
 {
     out->type = STRING;
     out->text = ++s;
-    for (; *s != '"'; s++) {
-        if ((unsigned char)*s < 0x20 || (unsigned char)*s >= 0x7f)     /* the end of the field too */
+    for (;;) {
+        while (is(*s, PLAIN))
+            s++;
+        if (*s == '"')
+            break;
+        if (*s != '\\' || (s[1] != '"' && s[1] != '\\'))
             return NULL;
-        if (*s == '\\' && *++s != '"' && *s != '\\')
-            return NULL;
+        s += 2;
     }
     out->len = (apr_size_t)(s - out->text);
     return s + 1;
@@ -266,12 +272,18 @@ static const char *skip_inner_list(const char *s, struct item *out)
 
 static int key_of(const char *s, apr_size_t len)
 {
-    int k;
+    int k = KEYS;
 
-    for (k = 0; k < KEYS; k++)
-        if (len == keys[k].len && memcmp(s, keys[k].name, len) == 0)
-            return k;
-    return KEYS;
+    switch (*s) {
+    case 'i': k = KEY_ID; break;
+    case 'w': k = KEY_WAS; break;
+    case 'a': k = KEY_AT; break;
+    case 'e': k = KEY_EPOCH; break;
+    case 's': k = s[1] == 'e' ? KEY_SEQ : s[1] == 'i' ? KEY_SIZE : KEY_STATE; break;
+    case 't': k = KEY_TTL; break;
+    case 'g': k = KEY_GONE; break;
+    }
+    return k < KEYS && len == keys[k].len && memcmp(s, keys[k].name, len) == 0 ? k : KEYS;
 }
 
 /* The last value of each key in items[]; what is of no key of ours lands in items[KEYS]. */
@@ -446,18 +458,20 @@ apr_status_t ha_field_parse_missing(const char *value, apr_pool_t *p, const char
 
 /* ---- base64 ------------------------------------------------------------------ */
 
-/* In blocks of one constant size and without a branch, so that the compiler makes vector
- * instructions of it: about one instruction a byte. */
-#define BLOCK 64
-
-static unsigned char outside_base64(const unsigned char *s, apr_size_t len)
+/* Without a branch, and called with constant lengths, so that the compiler makes vector instructions of it:
+ * about one instruction a byte. 0: all are of the alphabet. */
+static inline unsigned char outside_base64(const unsigned char *s, apr_size_t len)
 {
     unsigned char bad = 0;
     apr_size_t i;
 
     for (i = 0; i < len; i++) {
-        const unsigned char letter = (unsigned char)((s[i] | 0x20) - 'a'), digit = (unsigned char)(s[i] - '/');
-        bad |= (unsigned char)(!(letter < 26) & !(digit < 11) & (s[i] != '+'));     /* `/` is before `0` */
+        const unsigned char letter = (unsigned char)((s[i] | 0x20) - 'a'), digit = (unsigned char)(s[i] - '/'); /* `/` is before `0` */
+        const unsigned char no_letter = letter > 25 ? (unsigned char)(letter - 25) : 0;
+        const unsigned char no_digit = digit > 10 ? (unsigned char)(digit - 10) : 0;
+        const unsigned char no_plus = s[i] ^ '+';
+        const unsigned char neither = no_letter < no_digit ? no_letter : no_digit;
+        bad |= neither < no_plus ? neither : no_plus;
     }
     return bad;
 }
@@ -479,8 +493,10 @@ apr_status_t ha_field_base64_check(const ha_blob *text, apr_size_t *decoded)
     if (text->len % 4 != 0 || text->len > INT_MAX)
         return APR_EINVAL;
     left = text->len - padding(text);
-    for (; left >= BLOCK; s += BLOCK, left -= BLOCK)
-        bad |= outside_base64(s, BLOCK);
+    for (; left >= 512; s += 512, left -= 512)
+        bad |= outside_base64(s, 512);
+    for (; left >= 16; s += 16, left -= 16)
+        bad |= outside_base64(s, 16);
     if (bad | outside_base64(s, left))
         return APR_EINVAL;
     *decoded = text->len / 4 * 3 - padding(text);

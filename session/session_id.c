@@ -13,9 +13,12 @@
 
 #define VALUE_MAX (HA_ID_MAX + 1 + HA_ROUTE_MAX)    /* id, separator, route; decoded */
 
-/* 1: this byte is never part of an id */
-static const unsigned char outside[256] = {
-    [0x00 ... 0x20] = 1, ['"'] = 1, [','] = 1, [';'] = 1, ['\\'] = 1, [0x7f ... 0xff] = 1
+#define OUTSIDE 1               /* this byte is never part of an id */
+#define PERCENT 2               /* this one is, and may spell another */
+
+static const unsigned char class_of[256] = {
+    [0x00 ... 0x20] = OUTSIDE, ['"'] = OUTSIDE, [','] = OUTSIDE, [';'] = OUTSIDE, ['\\'] = OUTSIDE, [0x7f ... 0xff] = OUTSIDE,
+    ['%'] = PERCENT
 };
 
 /* One value of the name, read strictly. */
@@ -25,7 +28,7 @@ struct reading {
     apr_size_t  id_len;         /* the id is the first bytes of text */
     const char *route;          /* in text; NULL: none */
     apr_size_t  route_len;
-    int         known;
+    int         known;          /* a member has the route: 1, behind the first separator; 2, behind the last */
     char        decoded[VALUE_MAX];
 };
 
@@ -36,22 +39,23 @@ struct stock {
     apr_size_t  len;
 };
 
-static int clean(const char *s, apr_size_t len)
+/* The classes of all bytes together. */
+static unsigned int classes_in(const char *s, apr_size_t len)
 {
     const unsigned char *p = (const unsigned char *)s;
     unsigned int seen = 0;
 
     for (; len >= 8; p += 8, len -= 8)
-        seen |= outside[p[0]] | outside[p[1]] | outside[p[2]] | outside[p[3]]
-              | outside[p[4]] | outside[p[5]] | outside[p[6]] | outside[p[7]];
+        seen |= class_of[p[0]] | class_of[p[1]] | class_of[p[2]] | class_of[p[3]]
+              | class_of[p[4]] | class_of[p[5]] | class_of[p[6]] | class_of[p[7]];
     while (len--)
-        seen |= outside[*p++];
-    return !seen;
+        seen |= class_of[*p++];
+    return seen;
 }
 
 int ha_id_wellformed(const char *id, apr_size_t len)
 {
-    return len >= 1 && len <= HA_ID_MAX && clean(id, len);
+    return len >= 1 && len <= HA_ID_MAX && !(classes_in(id, len) & OUTSIDE);
 }
 
 static int hex(unsigned char c)
@@ -112,14 +116,15 @@ static int split(const ha_id_rules *rules, struct reading *r, ha_id_known_fn *kn
         return r->len <= HA_ID_MAX;
     if (first == r->text)
         return 0;
-    for (last = first; (next = memchr(last + 1, rules->separator, (apr_size_t)(end - last - 1))); )
-        last = next;
-
     if (is_route(first + 1, (apr_size_t)(end - first - 1), known, baton))
         r->known = 1;
-    else if (last != first && is_route(last + 1, (apr_size_t)(end - last - 1), known, baton)) {
-        r->known = 1;
-        first = last;
+    else {
+        for (last = first; (next = memchr(last + 1, rules->separator, (apr_size_t)(end - last - 1))); )
+            last = next;
+        if (last != first && is_route(last + 1, (apr_size_t)(end - last - 1), known, baton)) {
+            r->known = 2;
+            first = last;
+        }
     }
     if (end - first - 1 > HA_ROUTE_MAX)     /* nobody's route: a route-less id with dots in it */
         return r->len <= HA_ID_MAX;
@@ -135,6 +140,8 @@ static int split(const ha_id_rules *rules, struct reading *r, ha_id_known_fn *kn
 static int read_value(const ha_id_rules *rules, const char *v, const char *end,
                       ha_id_known_fn *known, void *baton, struct reading *r)
 {
+    unsigned int seen;
+
     if (end - v >= 2 && *v == '"' && end[-1] == '"') {
         v++;
         end--;
@@ -143,12 +150,14 @@ static int read_value(const ha_id_rules *rules, const char *v, const char *end,
         return 0;
     r->text = v;
     r->len = (apr_size_t)(end - v);
-    if (memchr(v, '%', r->len)) {
+    seen = classes_in(v, r->len);
+    if (seen & PERCENT) {
         if (!undo_percent(v, r->len, r->decoded, &r->len))
             return 0;
         r->text = r->decoded;
+        seen = classes_in(r->text, r->len);
     }
-    return r->len <= VALUE_MAX && clean(r->text, r->len) && split(rules, r, known, baton);
+    return !(seen & OUTSIDE) && r->len <= VALUE_MAX && split(rules, r, known, baton);
 }
 
 static int is_blank(char c)
@@ -332,31 +341,56 @@ static int stock_sees(const ha_id_rules *rules, const char *in_url, apr_size_t p
     return 1;
 }
 
+/* ---- the healthy case ------------------------------------------------------- */
+
+/* Does the name end here? Its last byte first: that is nearly always enough. */
+static int ends_here(const char *start, const char *end, const char *name, apr_size_t len)
+{
+    return (apr_size_t)(end - start) >= len && end[-1] == name[len - 1] && memcmp(end - len, name, len) == 0;
+}
+
+/* Is there anything that stock could take for the parameter, or trip over? */
+static int mentioned(const char *url, const char *name, apr_size_t len)
+{
+    const char *at = url, *equals;
+
+    for (; (equals = strchr(at, '=')); at = equals + 1)
+        if (ends_here(url, equals, name, len))
+            return 1;
+    return ends_here(url, at + strlen(at), name, len);
+}
+
+/* Nothing in the url, and the first `name=` of the field stands where it should, spelled as it should be,
+ * with a member's route: then it is ours and stock's reading both, and the long way round (which comes to
+ * the same) can be left out. Searching for `=` is cheaper than for the name. */
+static int quick(const ha_id_rules *rules, const char *url, apr_size_t path_len, const char *cookies, apr_size_t cookie_len,
+                 ha_id_known_fn *known, void *baton, struct reading *r)
+{
+    const char *equals, *end, *name;
+
+    if (!cookies || !cookie_len || rules->whole || !rules->separator || (url && path_len && mentioned(url, rules->path, path_len)))
+        return 0;
+    for (equals = strchr(cookies, '='); equals; equals = strchr(equals + 1, '=')) {
+        if (equals > cookies && (is_white(equals[-1]) || foreign(equals[-1])))      /* NAME =value */
+            return 0;
+        if (!ends_here(cookies, equals, rules->cookie, cookie_len))
+            continue;
+        name = equals - cookie_len;
+        if (name != cookies && (name - cookies < 2 || name[-1] != ' ' || name[-2] != ';'))
+            return 0;
+        end = find_or_end(equals + 1, ';');
+        return read_value(rules, equals + 1, end, known, baton, r)
+            && r->text == equals + 1 && r->text + r->len == end && r->known == 1;
+    }
+    return 0;
+}
+
 /* ---- all together --------------------------------------------------------- */
 
-apr_status_t ha_id_parse(const ha_id_rules *rules, const char *url, const char *cookies, const char *header,
-                         ha_id_known_fn *known, void *baton, apr_pool_t *p, ha_id *out)
+static apr_status_t give(ha_id *out, const struct reading *r, apr_pool_t *p)
 {
-    const apr_size_t path_len = rules->path ? strlen(rules->path) : 0;
-    const apr_size_t cookie_len = rules->cookie ? strlen(rules->cookie) : 0;
-    const char *in_url = url && path_len ? strstr(url, rules->path) : NULL;
-    const char *in_cookies = cookies && cookie_len ? strstr(cookies, rules->cookie) : NULL;
-    struct reading both[2], *r = NULL;
     char *copy;
 
-    out->place = HA_ID_PATH;
-    if (in_url && path_id(rules, url, in_url, path_len, known, baton, &both[0]))
-        r = &both[0];
-    if (!r && in_cookies) {
-        out->place = HA_ID_COOKIE;
-        r = cookie_id(rules, cookies, in_cookies, cookie_len, known, baton, both);
-    }
-    if (!r && header) {
-        out->place = HA_ID_HEADER;
-        if (read_trimmed(rules, header, header + strlen(header), known, baton, &both[0]))
-            r = &both[0];
-    }
-    out->stock_sees = rules->whole || stock_sees(rules, in_url, path_len, cookies, in_cookies, cookie_len, r);
     out->id = out->route = NULL;
     out->id_len = 0;
     out->route_known = 0;
@@ -370,7 +404,38 @@ apr_status_t ha_id_parse(const ha_id_rules *rules, const char *url, const char *
     out->id_len = r->id_len;
     if (r->route) {
         out->route = copy + (r->route - r->text);
-        out->route_known = r->known;
+        out->route_known = r->known != 0;
     }
     return APR_SUCCESS;
+}
+
+apr_status_t ha_id_parse(const ha_id_rules *rules, const char *url, const char *cookies, const char *header,
+                         ha_id_known_fn *known, void *baton, apr_pool_t *p, ha_id *out)
+{
+    const apr_size_t path_len = rules->path ? strlen(rules->path) : 0;
+    const apr_size_t cookie_len = rules->cookie ? strlen(rules->cookie) : 0;
+    const char *in_url, *in_cookies;
+    struct reading both[2], *r = NULL;
+
+    if (quick(rules, url, path_len, cookies, cookie_len, known, baton, &both[0])) {
+        out->place = HA_ID_COOKIE;
+        out->stock_sees = 1;
+        return give(out, &both[0], p);
+    }
+    in_url = url && path_len ? strstr(url, rules->path) : NULL;
+    in_cookies = cookies && cookie_len ? strstr(cookies, rules->cookie) : NULL;
+    out->place = HA_ID_PATH;
+    if (in_url && path_id(rules, url, in_url, path_len, known, baton, &both[0]))
+        r = &both[0];
+    if (!r && in_cookies) {
+        out->place = HA_ID_COOKIE;
+        r = cookie_id(rules, cookies, in_cookies, cookie_len, known, baton, both);
+    }
+    if (!r && header) {
+        out->place = HA_ID_HEADER;
+        if (read_trimmed(rules, header, header + strlen(header), known, baton, &both[0]))
+            r = &both[0];
+    }
+    out->stock_sees = rules->whole || stock_sees(rules, in_url, path_len, cookies, in_cookies, cookie_len, r);
+    return give(out, r, p);
 }

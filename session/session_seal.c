@@ -82,22 +82,23 @@ struct ha_secret {
 #define free_cipher(cipher) ((void)(cipher))
 #endif
 
+/* Written out, so that the compiler sees one load or store in it. */
 static void put64(unsigned char *to, apr_uint64_t n)
 {
-    int i;
-
-    for (i = 7; i >= 0; i--, n >>= 8)
-        to[i] = (unsigned char)n;
+    to[0] = (unsigned char)(n >> 56);
+    to[1] = (unsigned char)(n >> 48);
+    to[2] = (unsigned char)(n >> 40);
+    to[3] = (unsigned char)(n >> 32);
+    to[4] = (unsigned char)(n >> 24);
+    to[5] = (unsigned char)(n >> 16);
+    to[6] = (unsigned char)(n >> 8);
+    to[7] = (unsigned char)n;
 }
 
-static apr_uint64_t get64(const unsigned char *from)
+static apr_uint64_t get64(const unsigned char *b)
 {
-    apr_uint64_t n = 0;
-    int i;
-
-    for (i = 0; i < 8; i++)
-        n = n << 8 | from[i];
-    return n;
+    return (apr_uint64_t)b[0] << 56 | (apr_uint64_t)b[1] << 48 | (apr_uint64_t)b[2] << 40 | (apr_uint64_t)b[3] << 32
+         | (apr_uint64_t)b[4] << 24 | (apr_uint64_t)b[5] << 16 | (apr_uint64_t)b[6] << 8 | (apr_uint64_t)b[7];
 }
 
 static void write_hex(const unsigned char *bytes, apr_size_t len, char *out)
