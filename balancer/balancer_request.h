@@ -139,6 +139,13 @@ apr_status_t ha_exchange_run(ha_exchange *x, apr_pool_t *p);
 void ha_exchange_hooks(apr_pool_t *p);
 void ha_exchange_child(void);
 
+/* A body that may have to be sent again (balancer_body.c); kept up to limit bytes. */
+typedef struct ha_body ha_body;
+ha_body *ha_body_keep(request_rec *r, apr_size_t limit);
+/* The next attempt reads it from the beginning. 0: it was too long to keep. */
+int ha_body_play_again(ha_body *b, request_rec *r);
+void ha_body_hooks(apr_pool_t *p);
+
 /* Backups in the background (balancer_async.c). */
 apr_status_t ha_async_child(apr_pool_t *pchild);
 /* 0: the queue is full, nothing was taken. The job has a pool of its own. */

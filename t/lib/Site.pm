@@ -1,0 +1,186 @@
+package Site;
+# What an operator has: an httpd in front, real Tomcats with the cart and the Valve behind, a store. And a
+# client that sends requests one by one or all at once, each over a connection of its own.
+use strict;
+use warnings;
+use IO::Socket::INET;
+use JSON::PP ();
+use Time::HiRes qw(sleep time);
+use Apache::Test ();
+use Daemon;
+use Tomcat;
+
+sub free_port {
+    my $s = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 0, Proto => 'tcp', Listen => 1) or die "port: $!";
+    return $s->sockport;
+}
+
+# members => 3, nodes => 2 (memcached; 0: lmdb), scheme => 'http' | 'ajp', conf => "more of the server",
+# proxyset => '...', member => { 2 => 'status=+H' }, balancer => "more of <Proxy>", valve => 1, cluster => 'delta',
+# tomcat => { more for Tomcat->start }
+sub new {
+    my ($class, %a) = @_;
+    my $v = Apache::Test::vars();
+    my $self = bless { %a, v => $v }, $class;
+    my $n = $a{members} // 3;
+    my $scheme = $self->{scheme} //= 'http';
+    $self->{name} = join '-', 'site', $$, free_port();
+    my $dir = $self->{dir} = "$v->{t_logs}/$self->{name}";
+    mkdir $dir or die "$dir: $!";
+    $self->{secret} = "$dir/secret";
+    open my $fh, '>', $self->{secret} or die "$dir/secret: $!";
+    print $fh join('', map { sprintf '%02x', int rand 256 } 1 .. 32), "\n";
+    close $fh;
+    chmod 0600, $self->{secret};
+    $self->start_node($_) for 1 .. ($a{nodes} // 1);
+    $self->{tomcats} = Tomcat->start_all(map { {
+        route => "tomcat$_", secret_file => $self->{secret}, valve => $a{valve} // 1,
+        ($a{cluster} ? (cluster => $a{cluster}) : ()), %{ $a{tomcat} || {} } } } 1 .. $n) unless $a{no_tomcats};
+    $self->{port} = free_port();
+    $self->start_httpd;
+    return $self;
+}
+
+sub start_node {
+    my ($self, $n) = @_;
+    my $port = $self->{node_port}{$n} ||= free_port();
+    $self->{node}{$n} = Daemon->memcached($port);
+}
+sub node { $_[0]{node}{ $_[1] } }
+sub tomcat { $_[0]{tomcats}[ $_[1] - 1 ] }
+
+sub store_line {
+    my $self = shift;
+    return "SessionHAStore $self->{store}" if $self->{store};
+    my @nodes = map { "memcached://127.0.0.1:$self->{node_port}{$_}" } sort keys %{ $self->{node_port} };
+    return 'SessionHAStore ' . (@nodes ? join(' ', @nodes) : "lmdb:$self->{dir}/store");
+}
+
+sub httpd_conf {
+    my $self = shift;
+    my $members = join '', map {
+        my $t = $self->{tomcats}[ $_ - 1 ];
+        my $port = $self->{scheme} eq 'ajp' ? $t->ajp_port : $t->http_port;
+        "  BalancerMember $self->{scheme}://127.0.0.1:$port route=tomcat$_ " . ($self->{retry} // 'retry=1') . ' '
+            . ($self->{member}{$_} // '') . "\n" } 1 .. @{ $self->{tomcats} };
+    my $store = $self->store_line;
+    my $on = $self->{off} ? 'Off' : 'On';
+    return <<C;
+LogFormat "%h \\"%r\\" %>s from=%{SESSION_HA_FROM}e to=%{SESSION_HA_TO}e outcome=%{SESSION_HA_OUTCOME}e" site
+CustomLog $self->{dir}/access_log site
+$store
+SessionHASecret file:$self->{secret}
+SessionHAStoreTimeout @{[ $self->{timeout} // '1000ms' ]}
+@{[ $self->{conf} // '' ]}
+<Proxy "balancer://tomcats">
+$members  ProxySet stickysession=@{[ $self->{sticky} // 'JSESSIONID|jsessionid' ]} @{[ $self->{proxyset} // '' ]}
+  SessionHA $on
+@{[ $self->{balancer} // '' ]}
+</Proxy>
+<Location "/balancer-manager">
+  SetHandler balancer-manager
+</Location>
+<Location "/session-ha-status">
+  SetHandler session-ha-status
+</Location>
+ProxyPass "/balancer-manager" "!"
+ProxyPass "/session-ha-status" "!"
+ProxyPass "/" "balancer://tomcats/"
+C
+}
+
+sub start_httpd {
+    my $self = shift;
+    $self->{httpd} = Daemon->httpd($self->{port}, $self->httpd_conf);
+    return $self;
+}
+sub httpd { $_[0]{httpd} }
+sub restart_httpd { my $s = shift; $s->{httpd}->end; $s->start_httpd }
+sub graceful {
+    my $self = shift;
+    my $log = "$self->{httpd}{dir}/error_log";
+    my $count = sub { open my $fh, '<', $log or return 0; scalar grep { /resuming normal operations/ } <$fh> };
+    my $before = $count->();
+    kill USR1 => $self->{httpd}{pid};
+    for (1 .. 200) { return 1 if $count->() > $before; sleep 0.05 }
+    die "no graceful restart\n";
+}
+sub error_log { my $s = shift; open my $fh, '<', "$s->{httpd}{dir}/error_log" or return ''; local $/; return scalar <$fh> }
+
+# ---- the client ----------------------------------------------------------------
+
+# { status, head => {name => [values]}, body } or { status => 0 } when the connection was just closed
+sub parse {
+    my $raw = shift // '';
+    my ($head, $body) = split /\r\n\r\n/, $raw, 2;
+    return { status => 0, head => {}, body => '' } unless defined $head && $head =~ s{\AHTTP/1\.[01] (\d+)[^\r\n]*}{};
+    my $r = { status => $1, head => {}, body => $body // '' };
+    push @{ $r->{head}{ lc $1 } }, $2 while $head =~ /^([^:\r\n]+):[ \t]*(.*?)\r?$/mg;
+    if (($r->{head}{'transfer-encoding'}[0] // '') =~ /chunked/i) {
+        my $out = '';
+        while ($r->{body} =~ s/\A([0-9a-fA-F]+)[^\r\n]*\r\n//) {
+            my $len = hex $1 or last;
+            $out .= substr $r->{body}, 0, $len, '';
+            $r->{body} =~ s/\A\r\n//;
+        }
+        $r->{body} = $out;
+    }
+    return $r;
+}
+
+sub send_request {
+    my ($self, $path, %o) = @_;
+    my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $o{port} // $self->{port}, Proto => 'tcp')
+        or die "connect: $!";
+    my $method = $o{method} // (defined $o{body} ? 'POST' : 'GET');
+    my $req = "$method $path HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n";
+    $req .= "Cookie: $o{cookie}\r\n" if $o{cookie};
+    $req .= "$_\r\n" for @{ $o{head} || [] };
+    $req .= 'Content-Length: ' . length($o{body}) . "\r\n" if defined $o{body};
+    $req .= "\r\n" . ($o{body} // '');
+    my $off = 0;
+    while ($off < length $req) { my $n = syswrite $s, $req, length($req) - $off, $off; last unless $n; $off += $n }
+    return $s;
+}
+
+sub read_answer {
+    my $s = shift;
+    my ($raw, $end) = ('', time + 60);
+    while (1) {
+        my $in = '';
+        vec($in, fileno $s, 1) = 1;
+        my $left = $end - time;
+        last if $left <= 0 || !select $in, undef, undef, $left;
+        my $n = sysread $s, $raw, 65536, length $raw;
+        last unless $n;
+    }
+    return parse($raw);
+}
+
+sub get { my ($self, $path, %o) = @_; return read_answer($self->send_request($path, %o)) }
+
+# all sent before the first answer is read
+sub parallel {
+    my ($self, $n, $path, %o) = @_;
+    my @s = map { $self->send_request(ref $path ? $path->($_) : $path, %o) } 1 .. $n;
+    return map { read_answer($_) } @s;
+}
+
+# "JSESSIONID=ID.route" as the last Set-Cookie says, or the one given
+sub cookie_of {
+    my ($r, $before) = @_;
+    my @set = grep { /^JSESSIONID=/ } @{ $r->{head}{'set-cookie'} || [] };
+    return $before unless @set;
+    my ($c) = $set[-1] =~ /^(JSESSIONID=[^;]*)/;
+    return $c;
+}
+sub count_of { $_[0]{body} =~ /\bcount=(\d+)/ ? $1 : undef }
+sub member_of { $_[0]{body} =~ /\bmember=(\S+)/ ? $1 : undef }
+
+sub status {
+    my $self = shift;
+    my $r = $self->get('/session-ha-status?format=json');
+    return JSON::PP::decode_json($r->{body});
+}
+
+1;
