@@ -467,8 +467,8 @@ static inline unsigned char outside_base64(const unsigned char *s, apr_size_t le
 
     for (i = 0; i < len; i++) {
         const unsigned char letter = (unsigned char)((s[i] | 0x20) - 'a'), digit = (unsigned char)(s[i] - '/'); /* `/` is before `0` */
-        const unsigned char no_letter = letter > 25 ? (unsigned char)(letter - 25) : 0;
-        const unsigned char no_digit = digit > 10 ? (unsigned char)(digit - 10) : 0;
+        const unsigned char no_letter = (unsigned char)((letter > 25 ? letter : 25) - 25);
+        const unsigned char no_digit = (unsigned char)((digit > 10 ? digit : 10) - 10);
         const unsigned char no_plus = s[i] ^ '+';
         const unsigned char neither = no_letter < no_digit ? no_letter : no_digit;
         bad |= neither < no_plus ? neither : no_plus;
