@@ -239,7 +239,7 @@ static const char *set_id(cmd_parms *cmd, void *dir, int argc, char *const argv[
     struct { const char *kind; const char **name; } places[] = {
         { "cookie=", &c->id_cookie }, { "path=", &c->id_path }, { "header=", &c->id_header }
     };
-    int i, k;
+    int i = 0, k;
 
     if (argc < 1)
         goto refuse;
