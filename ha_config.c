@@ -11,6 +11,9 @@
 #define DEFAULT_TTL           1800
 #define DEFAULT_MAX_SIZE      (1024 * 1024)
 #define DEFAULT_JOURNAL       256
+#define DEFAULT_RETRY_MAX 1
+#define DEFAULT_RETRY_BODY (64 * 1024)
+#define RETRY_BODY_MAX (64 * 1024 * 1024)     /* it is kept in memory */
 
 #define STORE_TIMEOUT_MAX     apr_time_from_sec(60)
 #define TTL_MAX               (365 * 24 * 3600)
@@ -60,6 +63,9 @@ typedef struct word {
 
 static const word backup_words[] = {
     { "sync", HA_SYNC }, { "async", HA_ASYNC }, { "native", HA_NATIVE_BACKUP }, { "off", HA_NO_BACKUP }, { NULL }
+};
+static const word retry_words[] = {
+    { "off", HA_RETRY_OFF }, { "safe", HA_RETRY_SAFE }, { "idempotent", HA_RETRY_IDEMPOTENT }, { NULL }
 };
 static const word native_words[] = {
     { "none", 0 }, { NULL }
@@ -279,6 +285,27 @@ static const char *set_max_size(cmd_parms *cmd, void *dir, const char *arg)
     return parse_number(cmd, arg, "kmg", 1, MAX_SIZE_MAX, &section_of(cmd, dir)->max_size);
 }
 
+static const char *set_retry(cmd_parms *cmd, void *dir, int argc, char *const argv[])
+{
+    ha_config *c = section_of(cmd, dir);
+    apr_int64_t max = DEFAULT_RETRY_MAX, body = DEFAULT_RETRY_BODY;
+    const char *wrong = parse_word(cmd, retry_words, argc > 0 ? argv[0] : "", &c->retry);
+    int i;
+
+    for (i = 1; i < argc && !wrong; i++) {
+        if (strncmp(argv[i], "max=", 4) == 0)
+            wrong = parse_number(cmd, argv[i] + 4, "", 1, 10, &max);
+        else if (strncmp(argv[i], "body=", 5) == 0)
+            wrong = parse_number(cmd, argv[i] + 5, "kmg", 0, RETRY_BODY_MAX, &body);
+        else
+            wrong = apr_psprintf(cmd->pool, "%s: '%s' is not known; allowed after the first word: max=N, body=BYTES",
+                                 cmd->cmd->name, argv[i]);
+    }
+    c->retry_max = (int)max;
+    c->retry_body = body;
+    return wrong;
+}
+
 static const char *set_on_missing(cmd_parms *cmd, void *dir, const char *arg)
 {
     ha_config *c = section_of(cmd, dir);
@@ -384,6 +411,8 @@ const command_rec ha_config_commands[] = {
     AP_INIT_TAKE_ARGV("SessionHAId", set_id, NULL, ANYWHERE, "cookie=NAME, path=NAME, header=NAME"),
     AP_INIT_TAKE1("SessionHATTL", set_ttl, NULL, ANYWHERE, "life of a backup if the member does not say (1800)"),
     AP_INIT_TAKE1("SessionHAMaxSize", set_max_size, NULL, ANYWHERE, "largest state that is kept (1m)"),
+    AP_INIT_TAKE_ARGV("SessionHARetry", set_retry, NULL, ANYWHERE,
+                      "off, safe or idempotent (idempotent), then max=1, body=64k"),
     AP_INIT_TAKE1("SessionHAOnMissing", set_on_missing, NULL, ANYWHERE, "continue, 503 or a URL (continue)"),
     AP_INIT_TAKE12("SessionHASecret", set_secret, NULL, ANYWHERE, "file:PATH, and file:PATH of the one before"),
     AP_INIT_TAKE1("SessionHAIgnore", add_ignore, NULL, ANYWHERE, "regular expression of URIs that need no backup"),
@@ -397,7 +426,7 @@ void *ha_config_create(apr_pool_t *p, char *dir)
 {
     ha_config *c = apr_pcalloc(p, sizeof(*c));
 
-    c->enabled = c->copies = c->backup = c->ttl = c->on_missing = c->journal = UNSET;
+    c->enabled = c->copies = c->backup = c->ttl = c->retry = c->on_missing = c->journal = UNSET;
     c->store_timeout = c->max_size = UNSET;
     return c;
 }
@@ -428,6 +457,11 @@ void *ha_config_merge(apr_pool_t *p, void *base, void *add)
         c->id_path = from->id_path;
         c->id_header = from->id_header;
     }
+    if (from->retry != UNSET) {
+        c->retry = from->retry;
+        c->retry_max = from->retry_max;
+        c->retry_body = from->retry_body;
+    }
     if (from->on_missing != UNSET) {
         c->on_missing = from->on_missing;
         c->on_missing_url = from->on_missing_url;
@@ -450,6 +484,11 @@ void ha_config_fill_in(ha_config *c, const ha_written *w)
     DEFAULT_NUMBER(backup, HA_SYNC);
     DEFAULT_NUMBER(ttl, DEFAULT_TTL);
     DEFAULT_NUMBER(max_size, DEFAULT_MAX_SIZE);
+    if (c->retry == UNSET) {
+        c->retry = HA_RETRY_IDEMPOTENT;
+        c->retry_max = DEFAULT_RETRY_MAX;
+        c->retry_body = DEFAULT_RETRY_BODY;
+    }
     DEFAULT_NUMBER(on_missing, HA_CONTINUE);
     DEFAULT_POINTER(secret_line, APR_ARRAY_IDX(w->secrets, 0, ha_secret_line *));
     DEFAULT_NUMBER(journal, DEFAULT_JOURNAL);
@@ -482,6 +521,21 @@ int ha_config_ttl(const ha_config *c)
 apr_int64_t ha_config_max_size(const ha_config *c)
 {
     return c->max_size;
+}
+
+ha_retry ha_config_retry(const ha_config *c)
+{
+    return c->retry;
+}
+
+int ha_config_retry_max(const ha_config *c)
+{
+    return c->retry_max;
+}
+
+apr_int64_t ha_config_retry_body(const ha_config *c)
+{
+    return c->retry_body;
 }
 
 ha_on_missing ha_config_on_missing(const ha_config *c)

@@ -16,6 +16,7 @@ extern module AP_MODULE_DECLARE_DATA session_ha_module;
 
 typedef enum { HA_SYNC, HA_ASYNC, HA_NATIVE_BACKUP, HA_NO_BACKUP } ha_backup_mode;
 typedef enum { HA_CONTINUE, HA_503, HA_REDIRECT } ha_on_missing;
+typedef enum { HA_RETRY_OFF, HA_RETRY_SAFE, HA_RETRY_IDEMPOTENT } ha_retry;
 
 typedef struct ha_store_line {      /* nodes, and how many copies they keep: one store */
     apr_array_header_t *urls;       /* of const char * */
@@ -50,6 +51,9 @@ typedef struct ha_config {
     const char *id_cookie, *id_path, *id_header;    /* SessionHAId; all NULL: the balancer's stickysession */
     int ttl;                        /* seconds */
     apr_int64_t max_size;           /* bytes */
+    int retry;                      /* ha_retry */
+    int retry_max;                  /* how often */
+    apr_int64_t retry_body;         /* bytes of a body that are kept for it */
     int on_missing;                 /* ha_on_missing */
     const char *on_missing_url;
     ha_secret_line *secret_line;
@@ -68,6 +72,9 @@ int ha_config_ttl(const ha_config *);
 apr_int64_t ha_config_max_size(const ha_config *);
 ha_on_missing ha_config_on_missing(const ha_config *);
 apr_interval_time_t ha_config_store_timeout(const ha_config *);
+ha_retry ha_config_retry(const ha_config *);
+int ha_config_retry_max(const ha_config *);
+apr_int64_t ha_config_retry_body(const ha_config *);
 ha_store *ha_config_store(const ha_config *);       /* NULL only with SessionHA Off or SessionHABackup off */
 const ha_secret *ha_config_secret(const ha_config *);
 int ha_config_ignores(const ha_config *, const char *uri);  /* does a SessionHAIgnore match? */

@@ -108,42 +108,91 @@ static void forget_answer(ha_request *q, request_rec *r)
     apr_table_unset(r->notes, "error-notes");
     apr_table_unset(r->notes, "verbose-error-to");
     apr_table_unset(r->notes, "proxy_timedout");
-    q->answered = q->swallow = 0;
 }
+
+/* ---- repeating ------------------------------------------------------------------------- */
 
 static int has_body(const request_rec *r)
 {
-    return r->read_length > 0 || apr_table_get(r->headers_in, "Transfer-Encoding")
-           || (apr_table_get(r->headers_in, "Content-Length")
-               && strcmp(apr_table_get(r->headers_in, "Content-Length"), "0") != 0);
+    const char *length = apr_table_get(r->headers_in, "Content-Length");
+    return (length && strcmp(length, "0") != 0) || apr_table_get(r->headers_in, "Transfer-Encoding");
 }
 
-/* "I do not have it, and have not run the request": look for a backup, and ask again, once. The session may
- * live at another member by now, then mod_proxy's loop takes it there. */
-static int answer_missing(ha_request *q, request_rec *r)
+/* Whether running it twice does no more than running it once. The operator may vouch for more of them:
+ * SetEnvIf Request_URI ^/search session-ha-retry */
+static int may_run_twice(const ha_request *q, const request_rec *r)
+{
+    int class = ha_config_retry(q->cfg);
+    if (class == HA_RETRY_OFF)
+        return 0;
+    switch (r->method_number) {
+    case M_GET:                 /* and HEAD */
+    case M_OPTIONS:
+    case M_TRACE:
+    case M_PROPFIND:
+    case M_REPORT:
+        return 1;
+    case M_PUT:
+    case M_DELETE:
+        if (class == HA_RETRY_IDEMPOTENT)
+            return 1;
+        break;
+    }
+    return apr_table_get(r->subprocess_env, "session-ha-retry") != NULL;
+}
+
+/* The connection ended before a status line came. An answer that is merely bad (a header too long, not HTTP)
+ * has one, or says so in its notes; a member that is slow has a time-out noted. */
+static int died_under_it(const ha_request *q, const request_rec *r, const proxy_worker *worker, int status)
+{
+    const char *notes = apr_table_get(r->notes, "error-notes");
+    if (q->passed || apr_table_get(r->notes, "proxy-status") || apr_table_get(r->notes, "proxy_timedout")
+        || (notes && ap_strstr_c(notes, "Corrupt status line")))
+        return 0;
+    return status == HTTP_BAD_GATEWAY || status == HTTP_GATEWAY_TIME_OUT
+           || (status == HTTP_INTERNAL_SERVER_ERROR && strncmp(worker->s->scheme, "ajp", 3) == 0);
+}
+
+/* mod_proxy_http closes a client connection that was used before instead of answering 502: the client is
+ * to try again by itself. We do that for it, so the connection is shown as new during the attempt. */
+static void hide_keepalives(ha_request *q, request_rec *r)
+{
+    if (r->connection->keepalives && !apr_table_get(r->subprocess_env, "proxy-initial-not-pooled")) {
+        q->keepalives = r->connection->keepalives;
+        r->connection->keepalives = 0;
+        q->hidden = 1;
+    }
+}
+
+void ha_attempt_show_keepalives(ha_request *q, request_rec *r)
+{
+    if (q->hidden) {
+        r->connection->keepalives = q->keepalives;
+        q->hidden = 0;
+    }
+}
+
+/* ---- "I do not have it" ------------------------------------------------------------------ */
+
+/* The member has not run the request: look for a backup, hand it over, ask again, once. */
+static void look_for_missing(ha_request *q, request_rec *r)
 {
     ha_call call = { .pool = r->pool, .deadline = apr_time_now() + ha_config_store_timeout(q->cfg) };
 
-    q->missing = 0;
-    q->asked_again = 1;
     memset(&q->move, 0, sizeof q->move);
+    q->began = apr_time_now();
     (void)ha_move_look(ha_request_session(q), &call, &q->move);
-    q->from = q->sid.route;
-    q->cause = "missing";
-    q->began = q->began ? q->began : apr_time_now();
-    q->slow = 1;
+    q->from = q->worker->s->route;
     q->move.owner = q->worker->s->route;
-    switch (q->move.found) {
-    case HA_BACKUP_FOUND:
-        q->restore = 1;
-        q->moved = 1;           /* out of the member's lost memory: counted like any failover */
-        break;
-    default:
+    q->cause = "missing";
+    q->slow = 1;
+    if (q->move.found == HA_BACKUP_FOUND)
+        q->restore = q->moved = 1;      /* out of a memory that was lost: told like any failover */
+    else
         q->tell_none = 1;
-        break;
-    }
-    return 1;
 }
+
+/* ---- one attempt ---------------------------------------------------------------------------- */
 
 static int run(ha_request *q, request_rec *r, proxy_worker *worker, proxy_server_conf *conf, char *url,
                const char *proxyname, apr_port_t proxyport)
@@ -151,6 +200,8 @@ static int run(ha_request *q, request_rec *r, proxy_worker *worker, proxy_server
     int status;
 
     apr_table_unset(r->headers_in, HA_FIELD_RESTORE);
+    apr_table_unset(r->notes, "proxy-status");
+    apr_table_unset(r->notes, "proxy_timedout");
     if (q->restore && !restore(q, r, worker))
         return HTTP_SERVICE_UNAVAILABLE;        /* mod_proxy marks the member and comes again with another */
     if (q->tell_none && q->captures)
@@ -158,11 +209,38 @@ static int run(ha_request *q, request_rec *r, proxy_worker *worker, proxy_server
     q->tell_none = 0;
     if (q->gate && q->mode != HA_NATIVE_BACKUP && apr_table_get(r->headers_in, HA_FIELD_RESTORE) == NULL)
         ha_owner_open_gate(q);  /* the member has it: the others may come. Else when it answers (ha_response_take) */
+    q->answered = q->passed = q->swallow = 0;
     q->asked = apr_time_now();
+    hide_keepalives(q, r);
     status = proxy_run_scheme_handler(r, worker, conf, url, proxyname, proxyport);
+    ha_attempt_show_keepalives(q, r);
     if (!q->answered)
         ha_response_take(q, r);                 /* an answer that met no filter: ProxyErrorOverride */
     return status;
+}
+
+/* What the client gets, or HTTP_SERVICE_UNAVAILABLE: mod_proxy then takes the member for dead and comes again. */
+static int judge(ha_request *q, request_rec *r, proxy_worker *worker, int status)
+{
+    if (q->fenced) {
+        /* A member that slept while its sessions moved has answered from what it had: not to the client. */
+        q->fenced = 0;
+        forget_answer(q, r);
+        return may_run_twice(q, r) && q->repeats++ < ha_config_retry_max(q->cfg)
+               && (!q->body || ha_body_play_again(q->body, r)) ? HTTP_SERVICE_UNAVAILABLE : HTTP_BAD_GATEWAY;
+    }
+    if (!died_under_it(q, r, worker, status))
+        return status;
+    if (q->slot)
+        ha_member_note_error(q->slot, apr_time_now());
+    if (!may_run_twice(q, r) || q->repeats >= ha_config_retry_max(q->cfg)
+        || (has_body(r) && (!q->body || !ha_body_play_again(q->body, r))))
+        return status;
+    q->repeats++;
+    q->cause = "died";
+    ha_manager_retried(q->balancer->s->name, worker->s->route);
+    forget_answer(q, r);
+    return HTTP_SERVICE_UNAVAILABLE;
 }
 
 static int ha_scheme_handler(request_rec *r, proxy_worker *worker, proxy_server_conf *conf, char *url,
@@ -181,21 +259,26 @@ static int ha_scheme_handler(request_rec *r, proxy_worker *worker, proxy_server_
         apr_table_setn(r->headers_in, HA_FIELD_ACCEPT, "v=1, inline=" APR_STRINGIFY(HA_INLINE_MAX));
     if (!q->filtered)
         ha_response_insert(q, r);
-    q->answered = q->swallow = 0;
+    if (!q->body && has_body(r) && (q->captures || may_run_twice(q, r)))
+        q->body = ha_body_keep(r, (apr_size_t)ha_config_retry_body(q->cfg));
 
     q->inside = 1;
     status = run(q, r, worker, conf, url, proxyname, proxyport);
-    if (q->missing && !has_body(r) && answer_missing(q, r)) {
+    if (q->missing) {
+        q->missing = 0;
+        q->asked_again = 1;
         forget_answer(q, r);
-        status = run(q, r, worker, conf, url, proxyname, proxyport);
+        if (q->body && !ha_body_play_again(q->body, r)) {
+            /* the body is gone; nothing was run, the client may send it again */
+            status = HA_STATUS_MISSING;
+            apr_table_setn(r->err_headers_out, "Retry-After", "0");
+        }
+        else {
+            look_for_missing(q, r);
+            status = run(q, r, worker, conf, url, proxyname, proxyport);
+        }
     }
-    if (q->fenced) {
-        /* A member that slept while its sessions moved has answered from what it had. A safe request goes on to
-         * the session's owner in mod_proxy's loop; one with side effects is not run twice. */
-        forget_answer(q, r);
-        status = r->method_number == M_GET || r->method_number == M_OPTIONS ? HTTP_SERVICE_UNAVAILABLE : HTTP_BAD_GATEWAY;
-        q->fenced = 0;
-    }
+    status = judge(q, r, worker, status);
     q->inside = 0;
     return status;
 }

@@ -74,11 +74,16 @@ typedef struct ha_request {
     /* the attempt */
     unsigned inside : 1;        /* re-entry guard of scheme_handler */
     unsigned filtered : 1;      /* the response filter is in */
-    unsigned answered : 1;      /* the filter has seen the answer's head */
+    unsigned passed : 1;        /* the member's answer has come to the response filter */
+    unsigned answered : 1;      /* our fields were taken out of the answer */
     unsigned swallow : 1;       /* this answer is for us, not for the client */
     unsigned missing : 1;       /* it was: "I do not have the session" */
     unsigned asked_again : 1;
     unsigned fenced : 1;        /* it was: from a member that the session has left */
+    int repeats;                /* after a member died under the request */
+    struct ha_body *body;       /* what was sent, to send it again; NULL: no body, or not kept */
+    int keepalives;             /* the client connection's own count, while it is hidden */
+    unsigned hidden : 1;
     apr_time_t asked;           /* when the member was asked */
     proxy_worker *worker;       /* who was asked */
     ha_member_slot *slot;
@@ -107,6 +112,7 @@ int  ha_guard_well_known(const char *path);         /* 1: refuse */
 void ha_attempt_hooks(apr_pool_t *p);
 void ha_response_hooks(apr_pool_t *p);
 void ha_response_insert(ha_request *q, request_rec *r);
+void ha_attempt_show_keepalives(ha_request *q, request_rec *r);
 /* Takes our fields out of the answer and acts on them; also for answers that met no filter. */
 void ha_response_take(ha_request *q, request_rec *r);
 

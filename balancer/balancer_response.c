@@ -238,6 +238,8 @@ static apr_status_t ha_response_filter(ap_filter_t *f, apr_bucket_brigade *bb)
 {
     ha_request *q = f->ctx;
 
+    q->passed = 1;
+    ha_attempt_show_keepalives(q, f->r);
     if (!q->answered)
         ha_response_take(q, f->r);
     if (q->swallow) {
