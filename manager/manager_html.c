@@ -161,7 +161,7 @@ static void put_section(apr_bucket_brigade *bb, const ha_snapshot *snap)
 
 void ha_render_html(apr_bucket_brigade *bb, const ha_snapshot *snap)
 {
-    apr_brigade_puts(bb, NULL, NULL, "<hr />\n<h2>Session failover (mod_session_ha " HA_VERSION ")</h2>\n");
+    apr_brigade_puts(bb, NULL, NULL, "<h2>Session failover (mod_session_ha " HA_VERSION ")</h2>\n");
     put_section(bb, snap);
 }
 

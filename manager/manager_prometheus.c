@@ -47,13 +47,14 @@ static void put_operation(apr_bucket_brigade *bb, const ha_row_store *store, con
     apr_brigade_printf(bb, NULL, NULL, "\",op=\"%s\",result=\"%s\"} %" APR_UINT64_T_FMT "\n", op, result, n);
 }
 
-/* How a get ended is known; of a put or an add only that it was made. What broke is counted over all. */
+/* The node's counters say how a get was answered, of a put or an add only that it was asked for, and count
+ * what failed over all of them; time-outs are not among the errors. */
 static void put_operations(apr_bucket_brigade *bb, const ha_row_store *store)
 {
     put_operation(bb, store, "get", "hit", store->hits);
     put_operation(bb, store, "get", "miss", store->misses);
-    put_operation(bb, store, "put", "made", store->puts);
-    put_operation(bb, store, "add", "made", store->adds);
+    put_operation(bb, store, "put", "asked", store->puts);
+    put_operation(bb, store, "add", "asked", store->adds);
     put_operation(bb, store, "any", "error", store->errors);
     put_operation(bb, store, "any", "timeout", store->timeouts);
 }
@@ -104,7 +105,7 @@ void ha_render_prometheus(apr_bucket_brigade *bb, const ha_snapshot *snap)
     put_head(bb, "session_ha_retries_total", "counter", "Requests repeated at another member.");
     apr_brigade_printf(bb, NULL, NULL, "session_ha_retries_total %" APR_UINT64_T_FMT "\n", snap->totals.retries);
 
-    put_head(bb, "session_ha_store_operations_total", "counter", "Operations on a node of the store.");
+    put_head(bb, "session_ha_store_operations_total", "counter", "How gets were answered, puts and adds that were asked for, and what failed of all of them.");
     for (i = 0; i < stores->nelts; i++)
         put_operations(bb, &APR_ARRAY_IDX(stores, i, ha_row_store));
 
