@@ -11,14 +11,15 @@
 #define DEFAULT_TTL           1800
 #define DEFAULT_MAX_SIZE      (1024 * 1024)
 #define DEFAULT_JOURNAL       256
-#define DEFAULT_RETRY_MAX 1
-#define DEFAULT_RETRY_BODY (64 * 1024)
-#define RETRY_BODY_MAX (64 * 1024 * 1024)     /* it is kept in memory */
+#define DEFAULT_RETRY_MAX     1
+#define DEFAULT_RETRY_BODY    (64 * 1024)
 
 #define STORE_TIMEOUT_MAX     apr_time_from_sec(60)
 #define TTL_MAX               (365 * 24 * 3600)
 #define MAX_SIZE_MAX          (1024 * 1024 * 1024)
 #define JOURNAL_MAX           65536
+#define RETRY_MAX             10
+#define RETRY_BODY_MAX        (64 * 1024 * 1024)    /* it is kept in memory */
 
 /* ---- what was written ------------------------------------------------------ */
 
@@ -294,7 +295,7 @@ static const char *set_retry(cmd_parms *cmd, void *dir, int argc, char *const ar
 
     for (i = 1; i < argc && !wrong; i++) {
         if (strncmp(argv[i], "max=", 4) == 0)
-            wrong = parse_number(cmd, argv[i] + 4, "", 1, 10, &max);
+            wrong = parse_number(cmd, argv[i] + 4, "", 1, RETRY_MAX, &max);
         else if (strncmp(argv[i], "body=", 5) == 0)
             wrong = parse_number(cmd, argv[i] + 5, "kmg", 0, RETRY_BODY_MAX, &body);
         else
@@ -403,20 +404,22 @@ static const char *set_journal(cmd_parms *cmd, void *dir, const char *arg)
 
 const command_rec ha_config_commands[] = {
     AP_INIT_FLAG("SessionHA", set_enabled, NULL, ANYWHERE, "On or Off (Off)"),
-    AP_INIT_TAKE_ARGV("SessionHAStore", set_store, NULL, ANYWHERE, "URLs of the nodes, of one scheme"),
-    AP_INIT_TAKE1("SessionHACopies", set_copies, NULL, ANYWHERE, "how many nodes keep each backup (2)"),
-    AP_INIT_TAKE1("SessionHAStoreTimeout", set_store_timeout, NULL, ANYWHERE, "deadline of one store operation (100ms)"),
+    AP_INIT_TAKE_ARGV("SessionHAStore", set_store, NULL, ANYWHERE, "1 to 32 URLs of nodes, of one scheme"),
+    AP_INIT_TAKE1("SessionHACopies", set_copies, NULL, ANYWHERE, "how many nodes keep each backup: 1 to 32 (2)"),
+    AP_INIT_TAKE1("SessionHAStoreTimeout", set_store_timeout, NULL, ANYWHERE,
+                  "deadline of one store operation: 1ms to 60s (100ms)"),
     AP_INIT_TAKE1("SessionHABackup", set_backup, NULL, ANYWHERE, "sync, async, native or off (sync)"),
-    AP_INIT_TAKE1("SessionHANative", set_native, NULL, ANYWHERE, "none"),
+    AP_INIT_TAKE1("SessionHANative", set_native, NULL, ANYWHERE, "where the application keeps its sessions: none (none)"),
     AP_INIT_TAKE_ARGV("SessionHAId", set_id, NULL, ANYWHERE, "cookie=NAME, path=NAME, header=NAME"),
-    AP_INIT_TAKE1("SessionHATTL", set_ttl, NULL, ANYWHERE, "life of a backup if the member does not say (1800)"),
-    AP_INIT_TAKE1("SessionHAMaxSize", set_max_size, NULL, ANYWHERE, "largest state that is kept (1m)"),
+    AP_INIT_TAKE1("SessionHATTL", set_ttl, NULL, ANYWHERE,
+                  "life of a backup if the member does not say: 1s to 8760h (1800s)"),
+    AP_INIT_TAKE1("SessionHAMaxSize", set_max_size, NULL, ANYWHERE, "largest state that is kept: 1 to 1g (1m)"),
     AP_INIT_TAKE_ARGV("SessionHARetry", set_retry, NULL, ANYWHERE,
                       "off, safe or idempotent (idempotent), then max=1, body=64k"),
     AP_INIT_TAKE1("SessionHAOnMissing", set_on_missing, NULL, ANYWHERE, "continue, 503 or a URL (continue)"),
     AP_INIT_TAKE12("SessionHASecret", set_secret, NULL, ANYWHERE, "file:PATH, and file:PATH of the one before"),
-    AP_INIT_TAKE1("SessionHAIgnore", add_ignore, NULL, ANYWHERE, "regular expression of URIs that need no backup"),
-    AP_INIT_TAKE1("SessionHAJournal", set_journal, NULL, RSRC_CONF, "how many failovers are remembered (256)"),
+    AP_INIT_TAKE1("SessionHAIgnore", add_ignore, NULL, ANYWHERE, "a regular expression of URIs that need no backup"),
+    AP_INIT_TAKE1("SessionHAJournal", set_journal, NULL, RSRC_CONF, "how many failovers are remembered: 1 to 65536 (256)"),
     { NULL }
 };
 
@@ -428,6 +431,8 @@ void *ha_config_create(apr_pool_t *p, char *dir)
 
     c->enabled = c->copies = c->backup = c->ttl = c->retry = c->on_missing = c->journal = UNSET;
     c->store_timeout = c->max_size = UNSET;
+    c->retry_max = UNSET;
+    c->retry_body = UNSET;
     return c;
 }
 

@@ -36,7 +36,7 @@ for f in $files; do
             if (base == "mod_proxy.h" || base == "proxy_util.h") to = "PROXY"
             else if (base != "mod_session_ha.h" && base ~ /^(httpd|http_.*|ap_.*|util_.*|mod_.*|unixd|mpm_.*|scoreboard|heartbeat|os|cache_common)\.h$/)
                 to = "HTTPD"
-            else if ($0 ~ /</) next                     # the system, APR, a library
+            else if ($0 ~ /</ || base ~ /^apr/) next    # the system, APR, a library
             else {
                 to = name
                 # "../room/x.h" from inside a room, "room/x.h" from outside, "x.h" beside

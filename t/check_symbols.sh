@@ -1,7 +1,7 @@
 #!/bin/sh
 # The module shares its process with httpd and every other module: it exports its record, and nothing else.
-# TAP. Usage: check_symbols.sh srcdir mod_session_ha.so
-so=${2:-.libs/mod_session_ha.so}
+# TAP. Usage: check_symbols.sh mod_session_ha.so
+so=${1:-.libs/mod_session_ha.so}
 out=$(nm -D --defined-only "$so" | sed 's/^[0-9a-f]* //')
 echo 1..1
 if [ "$out" = "D session_ha_module" ]; then echo "ok 1 - one exported symbol"; else

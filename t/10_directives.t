@@ -1,0 +1,133 @@
+# Every directive against the real "apache2 -t": good values pass; a wrong one stops the start, with a
+# message that names the directive and says what is allowed.
+use strict; use warnings;
+use Apache::Test qw(-withtestmore);
+use Apache::TestRequest qw(GET);
+
+my $v = Apache::Test::vars();
+my $dir = "$v->{t_logs}/directives";
+mkdir $dir;
+
+my @good = (
+    'SessionHA On', 'SessionHA Off',
+    'SessionHAStore memcached://127.0.0.1', 'SessionHAStore memcached://127.0.0.1:11211',
+    'SessionHAStore memcached://127.0.0.1:11211 memcached://127.0.0.1:11212', 'SessionHAStore memcached://[::1]:11211',
+    'SessionHAStore lmdb:/var/lib/store', 'SessionHAStore lmdb:store',
+    'SessionHACopies 1', 'SessionHACopies 32',
+    'SessionHAStoreTimeout 100', 'SessionHAStoreTimeout 1ms', 'SessionHAStoreTimeout 2s', 'SessionHAStoreTimeout 60s',
+    'SessionHABackup sync', 'SessionHABackup async', 'SessionHABackup native', 'SessionHABackup off',
+    'SessionHABackup Sync',
+    'SessionHANative none',
+    'SessionHAId cookie=PHPSESSID', 'SessionHAId cookie=SID path=sid header=X-Session',
+    'SessionHATTL 1800', 'SessionHATTL 1s', 'SessionHATTL 30mi', 'SessionHATTL 8760h', 'SessionHATTL 2000ms',
+    'SessionHAMaxSize 1', 'SessionHAMaxSize 64k', 'SessionHAMaxSize 5M', 'SessionHAMaxSize 1g',
+    'SessionHAOnMissing continue', 'SessionHAOnMissing 503', 'SessionHAOnMissing /lost.html',
+    'SessionHAOnMissing https://example.com/lost?why=1',
+    'SessionHASecret file:secret', 'SessionHASecret file:/etc/secret file:/etc/secret.old',
+    'SessionHAIgnore \.(?:css|js)$', "SessionHAIgnore \\.css\$\nSessionHAIgnore \\.js\$",
+    'SessionHARetry off', 'SessionHARetry safe', 'SessionHARetry idempotent max=10 body=64m', 'SessionHARetry safe body=0',
+    'SessionHAJournal 1', 'SessionHAJournal 65536',
+);
+
+my $time = qr/as a number with ms, s, mi or h/;
+my @wrong = (
+    ['SessionHA maybe'              => qr/On or Off/],
+    ['SessionHA'                    => qr/On or Off/],
+    ['SessionHAStore'               => qr/allowed: 1 to 32.*lmdb.*memcached|allowed: 1 to 32.*memcached.*lmdb/s],
+    ['SessionHAStore redi://h'      => qr/redi.*lmdb|redi.*memcached/s],
+    ['SessionHAStore 127.0.0.1:11211' => qr/lmdb|memcached/],
+    ['SessionHAStore memcached://'  => qr/memcached/],
+    ['SessionHAStore memcached://h:0' => qr/port/],
+    ['SessionHAStore memcached://h:99999' => qr/port/],
+    ['SessionHAStore memcached://h:x' => qr/port/],
+    ['SessionHAStore lmdb:'         => qr/lmdb:/],
+    ['SessionHAStore memcached://127.0.0.1 lmdb:/x' => qr/scheme/],
+    ['SessionHAStore' . ' memcached://h' x 33 => qr/allowed: 1 to 32/],
+    (map { ["SessionHACopies $_"    => qr/allowed: a number from 1 to 32/] } qw(0 33 -1 two 1k 99999999999999999999)),
+    ['SessionHACopies'              => qr/takes one argument.*1 to 32/],
+    (map { ["SessionHAStoreTimeout $_" => qr/allowed: a time from 1ms to 60s, $time \(ms when it has none\)/] }
+        qw(0 -5 61s 1h fast 10x ms)),
+    ['SessionHAStoreTimeout'        => qr/takes one argument.*1ms to 60s/],
+    (map { ["SessionHABackup $_"    => qr/'\Q$_\E' is not known; allowed: sync, async, native, off/] } qw(foo on syncc)),
+    (map { ["SessionHANative $_"    => qr/'\Q$_\E' is not known; allowed: none/] } 'msm', '%{id}'),
+    (map { ["SessionHAId $_"        => qr/allowed: cookie=NAME, path=NAME and header=NAME, at least one, each once/] }
+        '', 'PHPSESSID', 'cookie=', 'cookie=a;b', '"cookie=a b"', 'query=x', 'cookie=a cookie=b'),
+    (map { ["SessionHATTL $_"       => qr/allowed: a time from 1s to 8760h, $time \(s when it has none\)/] }
+        qw(0 999ms 8761h never -1)),
+    (map { ["SessionHAMaxSize $_"   => qr/allowed: a number from 1 to 1073741824, with k, m or g/] }
+        qw(0 -1 2g 1025m 1kb k big 9999999999999999g)),
+    (map { ["SessionHAOnMissing $_" => qr{allowed: continue, 503, or a URL that starts with /, http:// or https://}] }
+        'stop', '404', 'lost.html', 'ftp://h/', '"/a b"', "\"/a\tb\""),
+    (map { ["SessionHASecret $_"    => qr/allowed: file:PATH/] } 'secret', 'file:', 'env:SECRET', 'file:a b'),
+    ['SessionHAIgnore (a'           => qr/'\(a' is no regular expression: .*at offset 2/],
+    ['SessionHAIgnore a{2,1}'       => qr/no regular expression: .*at offset/],
+    ['SessionHAIgnore'              => qr/takes one argument/],
+    (map { ["SessionHARetry $_"     => qr/is not known; allowed: off, safe, idempotent/] } '', 'max=1', 'post'),
+    ['SessionHARetry safe max'      => qr/allowed after the first word: max=N, body=BYTES/],
+    ['SessionHARetry safe max=0'    => qr/allowed: a number from 1 to 10/],
+    ['SessionHARetry safe body=65m' => qr/allowed: a number from 0 to 67108864/],
+    (map { ["SessionHAJournal $_"   => qr/allowed: a number from 1 to 65536/] } qw(0 65537 many)),
+);
+
+my %only_server = map { $_ => 1 } 'SessionHAJournal';
+my @sections = (
+    ['the server',         "%s\n"],
+    ['a virtual host',     "<VirtualHost *:80>\n%s\n</VirtualHost>\n"],
+    ['<Proxy>',            "<Proxy \"balancer://b\">\n%s\n</Proxy>\n"],
+    ['<Location>',         "<Location \"/x\">\n%s\n</Location>\n"],
+);
+my @examples = glob "$v->{srcdir}/conf/*.conf";
+my %once = map { (split)[0] => $_ } reverse @good;
+
+plan tests => @good + 2 * @wrong + 3 * (keys %once) + @examples + 2;
+
+sub check {
+    my $conf = shift;
+    open my $fh, '>', "$dir/httpd.conf" or die $!;
+    print $fh <<C; close $fh;
+Include $v->{httpd_conf}
+ServerRoot $dir
+DefaultRuntimeDir $dir
+ServerName 127.0.0.1
+Listen 127.0.0.1:1
+ErrorLog $dir/error_log
+$conf
+C
+    my $out = qx("$v->{httpd}" -t -f "$dir/httpd.conf" 2>&1);
+    return ($?, $out);
+}
+
+for my $line (@good) {
+    my ($rc, $out) = check($line);
+    is $rc, 0, $line =~ s/\n/; /r or diag $out;
+}
+for my $w (@wrong) {
+    my ($line, $says) = @$w;
+    my ($name) = split ' ', $line;
+    my ($rc, $out) = check($line);
+    isnt $rc, 0, "$line is refused";
+    $out =~ s/\n(?!\z)/ /g;
+    ok $out =~ /\b$name\b/ && $out =~ $says, "... and told what is allowed" or diag $out;
+}
+for my $name (sort keys %once) {
+    for my $s (@sections[1 .. 3]) {
+        my ($rc, $out) = check(sprintf $s->[1], $once{$name});
+        if ($only_server{$name}) {
+            like $out, qr/\Q$name\E (?:cannot|not allowed)/, "$name not in $s->[0]";
+        }
+        else {
+            is $rc, 0, "$name in $s->[0]" or diag $out;
+        }
+    }
+}
+for my $file (@examples) {
+    my ($rc, $out) = check("Include $file");
+    is $rc, 0, 'conf/' . $file =~ s,.*/,,r . ' is accepted' or diag $out;
+}
+# what conf/session_ha.conf shows behind a #: the values are good ones
+{
+    open my $fh, '<', "$v->{srcdir}/conf/session_ha.conf" or die $!;
+    my ($rc, $out) = check(join '', map { s/^#//r } grep { /^#SessionHA/ } <$fh>);
+    is $rc, 0, "the values that conf/session_ha.conf shows" or diag $out;
+}
+is GET('/ht/')->code, 500, 'not in .htaccess';
