@@ -1,0 +1,170 @@
+package org.sessionha;
+
+import java.io.IOException;
+import java.util.Base64;
+import java.util.concurrent.TimeUnit;
+
+import org.apache.catalina.Context;
+import org.apache.catalina.Manager;
+import org.apache.catalina.Session;
+import org.apache.catalina.connector.Request;
+import org.apache.catalina.session.StandardSession;
+import org.apache.coyote.Response;
+
+/** One request whose response may carry a backup: which session it began with, and what is told at the end. */
+final class Exchange {
+
+    private static final String NOTE = "org.sessionha.exchange";
+
+    /** An unchanged state is told again after this time, so that the backup does not expire before the session. */
+    private static final long REFRESH_MS = 60_000;
+
+    private final SessionBackupValve valve;
+    private final Request request;
+    private final Context context;
+    private final Manager manager;
+    private final String ownRoute;
+    private final long inlineMax;
+    private final long beganAt = System.currentTimeMillis();
+
+    /** The id, without route, that the client named; null: none that is held or was ended here. */
+    private String baseAtStart;
+    private Session sessionAtStart;
+    private Version versionAtStart;
+    private long accessedAtStart;
+    private volatile boolean told;
+
+    Exchange(SessionBackupValve valve, Request request, long inlineMax) {
+        this.valve = valve;
+        this.request = request;
+        this.context = request.getContext();
+        this.manager = context.getManager();
+        this.ownRoute = SessionIds.ownRoute(context);
+        this.inlineMax = inlineMax;
+    }
+
+    static Exchange of(Request request) {
+        return (Exchange) request.getNote(NOTE);
+    }
+
+    /** session: the one that the request names; null: it is not held. */
+    void begin(String base, Session session) {
+        request.setNote(NOTE, this);
+        baseAtStart = base;
+        if (session != null) {
+            sessionAtStart = session;
+            versionAtStart = valve.recordOf(session).version();
+            accessedAtStart = session.getThisAccessedTimeInternal();
+        }
+    }
+
+    /** The response is about to be committed: the last moment for a field. Never throws. */
+    void beforeCommit() {
+        told = true;
+        try {
+            tell(request.getCoyoteRequest().getResponse());
+        } catch (IOException | RuntimeException e) {
+            valve.log().warn("Session backup: no backup with this response: " + e.getMessage());
+            valve.log().debug("Session backup", e);
+        }
+    }
+
+    /** The application has returned. If the response is committed by now, what happened since is for the next one. */
+    void returned(boolean hooked) {
+        if (!told && !hooked && !request.isAsync() && !request.getCoyoteRequest().getResponse().isCommitted()) {
+            beforeCommit();
+        } else if (told || !hooked) {
+            Session session = current();
+            if (session != null) {
+                valve.recordOf(session).recheck();
+            }
+        }
+    }
+
+    private void tell(Response response) throws IOException {
+        Session session = current();
+        String base = session == null ? null : SessionIds.base(session.getIdInternal(), ownRoute);
+        boolean ended = baseAtStart != null && valve.departed().ended(context, baseAtStart) != null;
+        if (session == null || !SessionIds.wellFormed(base)) {
+            if (ended) {
+                response.setHeader(Fields.BACKUP, Fields.gone(baseAtStart));
+            }
+            return;
+        }
+        if (!(session instanceof StandardSession)) {
+            valve.cannotRead(session);
+            return;
+        }
+
+        SessionRecord record = valve.recordOf(session);
+        boolean looked = record.takeRecheck();
+        String was = was(session, record, base, ended);
+        long now = System.currentTimeMillis();
+        long refresh = Math.min(REFRESH_MS, TimeUnit.SECONDS.toMillis(SessionRecord.ttl(session)) / 4);
+        if (was == null && !looked && !touched(session)) {
+            return;
+        }
+        if (request.isAsync()) {
+            record.recheck();
+        }
+        try {
+            Version version = record.draw();
+            SessionState state = SessionState.read((StandardSession) session, valve.unserialisable());
+            if (was == null && session == sessionAtStart && record.isTold(state, versionAtStart, now, refresh)) {
+                return;
+            }
+            boolean inline = state.bytes.length <= inlineMax && fits(response, state.bytes.length);
+            record.exported(version, base, state, !inline, now);
+            String at = Fields.at(context);
+            response.setHeader(Fields.BACKUP, inline
+                    ? Fields.inline(base, was, version, SessionRecord.ttl(session), at,
+                            Base64.getEncoder().encodeToString(state.bytes))
+                    : Fields.announced(base, was, version, SessionRecord.ttl(session), at, state.bytes.length));
+        } catch (IOException e) {
+            record.recheck();
+            throw e;
+        }
+    }
+
+    /** The valid session of this request, without touching one that the application did not ask for. */
+    private Session current() {
+        String requested = request.getRequestedSessionId();
+        if (requested != null) {
+            Session session = null;
+            try {
+                session = manager.findSession(requested);
+            } catch (IOException e) {
+                valve.log().debug("Session backup: findSession", e);
+            }
+            if (session != null && session.isValid()) {
+                return session;
+            }
+        }
+        return request.getSessionInternal(false);
+    }
+
+    /** The id under which the backup is known, if it is not this one. */
+    private String was(Session session, SessionRecord record, String base, boolean ended) {
+        if (record.toldAs() != null && !record.toldAs().equals(base)) {
+            return record.toldAs();
+        }
+        boolean renamed = session == sessionAtStart && baseAtStart != null && !baseAtStart.equals(base);
+        return renamed || ended && !baseAtStart.equals(base) ? baseAtStart : null;
+    }
+
+    /** Did the application ask for it, here or (it may be) in a parallel request? */
+    private boolean touched(Session session) {
+        long accessed = session.getThisAccessedTimeInternal();
+        return session != sessionAtStart || accessed != accessedAtStart || accessed >= beganAt;
+    }
+
+    /** Connectors send 8 KB of headers and no more; what does not fit is fetched. */
+    private static boolean fits(Response response, int length) {
+        long used = 512 + (length + 2) / 3 * 4L;
+        for (int i = 0; i < response.getMimeHeaders().size(); i++) {
+            used += response.getMimeHeaders().getName(i).toString().length() + 4
+                    + response.getMimeHeaders().getValue(i).toString().length();
+        }
+        return used + Fields.LONGEST_WITHOUT_STATE <= 8192;
+    }
+}

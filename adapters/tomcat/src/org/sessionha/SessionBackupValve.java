@@ -1,0 +1,414 @@
+package org.sessionha;
+
+import java.io.File;
+import java.io.IOException;
+import java.util.ArrayList;
+import java.util.Enumeration;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.regex.Pattern;
+import java.util.regex.PatternSyntaxException;
+
+import jakarta.servlet.ServletException;
+import jakarta.servlet.http.Cookie;
+
+import org.apache.catalina.Context;
+import org.apache.catalina.LifecycleException;
+import org.apache.catalina.Manager;
+import org.apache.catalina.Session;
+import org.apache.catalina.connector.Request;
+import org.apache.catalina.connector.Response;
+import org.apache.catalina.session.ManagerBase;
+import org.apache.catalina.util.SessionConfig;
+import org.apache.catalina.valves.ValveBase;
+import org.apache.juli.logging.Log;
+import org.apache.juli.logging.LogFactory;
+
+/**
+ * Makes a Tomcat a member whose sessions httpd's mod_session_ha can keep a backup of: tells the state of a session with
+ * the response that changed it, and takes a session over from a request that brings it. May stand in a Context, a Host
+ * or an Engine. See README beside the sources for its attributes and doc/protocol.md for what is said on the wire.
+ */
+public class SessionBackupValve extends ValveBase {
+
+    private static final Log LOG = LogFactory.getLog(SessionBackupValve.class);
+
+    /** Loopback and the private ranges, IPv4 and IPv6. */
+    private static final String PRIVATE_ADDRESSES = "127(?:\\.\\d{1,3}){3}|10(?:\\.\\d{1,3}){3}|192\\.168(?:\\.\\d{1,3}){2}"
+            + "|172\\.(?:1[6-9]|2\\d|3[01])(?:\\.\\d{1,3}){2}|169\\.254(?:\\.\\d{1,3}){2}"
+            + "|0:0:0:0:0:0:0:1|::1|f[cd][0-9a-f]{2}:[0-9a-f:]+|fe[89ab][0-9a-f]:[0-9a-f:]+(?:%.*)?";
+
+    private String secretFile;
+    private String previousSecretFile;
+    private String proxies = PRIVATE_ADDRESSES;
+    private String classFilter;
+    private String missing = "425";
+    private int inline = 4096;
+    private int maxSize = 8 * 1024 * 1024;
+    private int bufferSize;
+    private boolean persistAuthentication = true;
+
+    private Secret secret;
+    private Secret previousSecret;
+    private Pattern trustedPeers;
+    private Restorer restorer;
+    private WellKnown wellKnown;
+    private volatile Accepted accepted = new Accepted("", -1);
+    private final Departed departed = new Departed();
+    private final SessionState.Unserialisable unserialisable = new SessionState.Unserialisable(LOG);
+    private final AtomicBoolean saidForged = new AtomicBoolean();
+    private final AtomicBoolean saidUnreadable = new AtomicBoolean();
+
+    public SessionBackupValve() {
+        super(true);
+    }
+
+    // ---- attributes -------------------------------------------------------------------------------------------
+
+    public void setSecretFile(String file) {
+        secretFile = file;
+    }
+
+    public String getSecretFile() {
+        return secretFile;
+    }
+
+    public void setPreviousSecretFile(String file) {
+        previousSecretFile = file;
+    }
+
+    public String getPreviousSecretFile() {
+        return previousSecretFile;
+    }
+
+    public void setProxies(String regex) {
+        proxies = regex;
+    }
+
+    public String getProxies() {
+        return proxies;
+    }
+
+    public void setClassFilter(String patterns) {
+        classFilter = patterns;
+    }
+
+    public String getClassFilter() {
+        return classFilter;
+    }
+
+    public void setMissing(String what) {
+        missing = what;
+    }
+
+    public String getMissing() {
+        return missing;
+    }
+
+    public void setInline(int bytes) {
+        inline = bytes;
+    }
+
+    public int getInline() {
+        return inline;
+    }
+
+    public void setMaxSize(int bytes) {
+        maxSize = bytes;
+    }
+
+    public int getMaxSize() {
+        return maxSize;
+    }
+
+    public void setBufferSize(int bytes) {
+        bufferSize = bytes;
+    }
+
+    public int getBufferSize() {
+        return bufferSize;
+    }
+
+    public void setPersistAuthentication(boolean persist) {
+        persistAuthentication = persist;
+    }
+
+    public boolean getPersistAuthentication() {
+        return persistAuthentication;
+    }
+
+    // ---- start ------------------------------------------------------------------------------------------------
+
+    @Override
+    protected void startInternal() throws LifecycleException {
+        if (secretFile == null || secretFile.isEmpty()) {
+            throw new LifecycleException("SessionBackupValve: secretFile is missing; it names the file that httpd's "
+                    + "SessionHASecret names");
+        }
+        if (!"425".equals(missing) && !"continue".equals(missing)) {
+            throw new LifecycleException("SessionBackupValve: missing=\"" + missing + "\"; allowed are 425 and continue");
+        }
+        if (inline < 0 || maxSize < 1 || maxSize == Integer.MAX_VALUE || bufferSize < 0) {
+            throw new LifecycleException("SessionBackupValve: inline and bufferSize must be 0 or more, maxSize 1 or more");
+        }
+        try {
+            trustedPeers = Pattern.compile(proxies, Pattern.CASE_INSENSITIVE);
+        } catch (PatternSyntaxException e) {
+            throw new LifecycleException("SessionBackupValve: proxies is not a regular expression: " + e.getMessage(), e);
+        }
+        ClassFilter filter;
+        try {
+            filter = new ClassFilter(classFilter, maxSize);
+        } catch (IllegalArgumentException e) {
+            throw new LifecycleException("SessionBackupValve: classFilter is not a list of patterns as in "
+                    + "jdk.serialFilter: " + e.getMessage(), e);
+        }
+        try {
+            secret = new Secret(file(secretFile), LOG);
+            previousSecret = previousSecretFile == null || previousSecretFile.isEmpty() ? null
+                    : new Secret(file(previousSecretFile), LOG);
+        } catch (IOException e) {
+            throw new LifecycleException("SessionBackupValve: " + e.getMessage(), e);
+        }
+        if (!CommitHook.AVAILABLE) {
+            LOG.warn("Session backup: this Tomcat does not let the Valve see a response being committed; a response that is "
+                    + "committed before the application returns carries no backup, the next one does");
+        }
+        restorer = new Restorer(this, filter, LOG);
+        wellKnown = new WellKnown(this, restorer, maxSize);
+        super.startInternal();
+    }
+
+    private File file(String path) {
+        File file = new File(path);
+        return file.isAbsolute() ? file : new File(getContainer().getCatalinaBase(), path);
+    }
+
+    // ---- the way of a request ---------------------------------------------------------------------------------
+
+    @Override
+    public void invoke(Request request, Response response) throws IOException, ServletException {
+        Exchange running = Exchange.of(request);
+        if (running != null) {
+            // an async dispatch, or a second Valve of this kind further out
+            getNext().invoke(request, response);
+            return;
+        }
+        boolean trusted = isTrusted(request);
+        if (WellKnown.isFor(request)) {
+            wellKnown.answer(request, response, trusted);
+            return;
+        }
+        Context context = request.getContext();
+        if (!trusted || context == null || context.getManager() == null || request.isAsyncDispatching()) {
+            getNext().invoke(request, response);
+            return;
+        }
+
+        boolean asked = false;
+        if (request.getHeader(Fields.RESTORE) != null) {
+            asked = true;
+            restoreInline(request);
+        }
+        long inlineMax = inlineMax(request);
+        if (inlineMax < 0) {
+            follow(request, find(request));
+            getNext().invoke(request, response);
+            return;
+        }
+
+        keepAuthentication(context.getManager());
+        Found found = find(request);
+        boolean vouched = found.session != null && SessionRecord.of(found.session) != null;
+        if (!vouched && found.base != null && !asked && "425".equals(missing)
+                && departed.ended(context, found.base) == null) {
+            response.setHeader(Fields.MISSING, Fields.missing(found.base));
+            WellKnown.end(response, Fields.STATUS_MISSING);
+            return;
+        }
+        follow(request, found);
+
+        Exchange exchange = new Exchange(this, request, Math.min(inlineMax, inline));
+        exchange.begin(found.base, found.session);
+        boolean hooked = CommitHook.install(request, exchange);
+        if (bufferSize > response.getBufferSize()) {
+            response.setBufferSize(bufferSize);
+        }
+        try {
+            getNext().invoke(request, response);
+        } finally {
+            exchange.returned(hooked);
+        }
+    }
+
+    /** The peer itself, whatever RemoteIpValve makes of the client's address. AJP and Unix sockets do not say. */
+    private boolean isTrusted(Request request) {
+        String peer = request.getPeerAddr();
+        return peer == null || peer.isEmpty() || trustedPeers.matcher(peer).matches();
+    }
+
+    private void restoreInline(Request request) {
+        Map<String,Object> field = field(request, Fields.RESTORE);
+        if (field == null) {
+            forged(Fields.RESTORE);
+        } else if (!Field.flag(field, "none")
+                && restorer.restore(request.getContext(), field, Field.bytes(field, "state")) == Restorer.Outcome.UNSIGNED) {
+            forged(Fields.RESTORE);
+        }
+    }
+
+    /** How much state httpd takes in a field; -1: it wants no backups, or speaks a version we do not. */
+    private long inlineMax(Request request) {
+        String value = request.getHeader(Fields.ACCEPT);
+        if (value == null) {
+            return -1;
+        }
+        Accepted last = accepted;
+        if (!last.value.equals(value)) {
+            Map<String,Object> field = field(request, Fields.ACCEPT);
+            boolean understood = field != null && Field.integer(field, "v", -1) == 1;
+            last = new Accepted(value, understood ? Math.max(0, Field.integer(field, "inline", 0)) : -1);
+            accepted = last;
+        }
+        return last.inlineMax;
+    }
+
+    /**
+     * The session that the request names. Tomcat looks for the id as it stands; here a session counts as found under
+     * whatever route the client still has. With several cookies of the name, the first whose session is held.
+     */
+    private Found find(Request request) throws IOException {
+        String requested = request.getRequestedSessionId();
+        Context context = request.getContext();
+        String route = SessionIds.ownRoute(context);
+        if (requested == null || requested.isEmpty()
+                || !request.isRequestedSessionIdFromCookie() && !request.isRequestedSessionIdFromURL()) {
+            return new Found(null, null, null);
+        }
+        Found found = held(context.getManager(), requested, route);
+        if (found.session != null || !request.isRequestedSessionIdFromCookie()) {
+            return found;
+        }
+        List<Found> named = new ArrayList<>();
+        Cookie[] cookies = request.getCookies();
+        String name = SessionConfig.getSessionCookieName(context);
+        for (int i = 0; cookies != null && i < cookies.length; i++) {
+            if (name.equals(cookies[i].getName())) {
+                Found other = held(context.getManager(), cookies[i].getValue(), route);
+                if (other.session != null) {
+                    return other;
+                }
+                if (other.base != null) {
+                    named.add(other);
+                }
+            }
+        }
+        return named.isEmpty() ? found : named.get(0);
+    }
+
+    private Found held(Manager manager, String id, String route) throws IOException {
+        String base = SessionIds.base(id, route);
+        if (!SessionIds.wellFormed(base)) {
+            return new Found(null, null, null);
+        }
+        for (String candidate : new String[] { id, SessionIds.full(base, route) }) {
+            Session session = manager.findSession(candidate);
+            if (session != null && session.isValid()) {
+                return new Found(base, candidate, session);
+            }
+        }
+        return new Found(base, null, null);
+    }
+
+    /** Gives the request the id under which the session is held, and lets Tomcat tell the client. */
+    private static void follow(Request request, Found found) {
+        if (found.id != null && !found.id.equals(request.getRequestedSessionId())) {
+            request.changeSessionId(found.id);
+        }
+    }
+
+    /** So that Tomcat's own readers keep user and auth type, too. */
+    private void keepAuthentication(Manager manager) {
+        if (persistAuthentication && manager instanceof ManagerBase && !((ManagerBase) manager).getPersistAuthentication()) {
+            ((ManagerBase) manager).setPersistAuthentication(true);
+        }
+    }
+
+    // ---- for the other classes here ---------------------------------------------------------------------------
+
+    /** All lines of a field as one dictionary; null: absent or malformed. */
+    Map<String,Object> field(Request request, String name) {
+        StringBuilder value = new StringBuilder();
+        for (Enumeration<String> lines = request.getHeaders(name); lines.hasMoreElements();) {
+            value.append(value.length() == 0 ? "" : ", ").append(lines.nextElement());
+        }
+        try {
+            return value.length() == 0 ? null : Field.parse(value.toString());
+        } catch (IllegalArgumentException e) {
+            return null;
+        }
+    }
+
+    boolean signed(byte[] mac, byte[] message) {
+        return secret.signed(mac, message) || previousSecret != null && previousSecret.signed(mac, message);
+    }
+
+    SessionRecord recordOf(Session session) {
+        SessionRecord record = SessionRecord.of(session);
+        if (record == null) {
+            record = SessionRecord.create(session);
+            departed.watch(session);
+        }
+        return record;
+    }
+
+    Departed departed() {
+        return departed;
+    }
+
+    SessionState.Unserialisable unserialisable() {
+        return unserialisable;
+    }
+
+    void forged(String field) {
+        if (saidForged.compareAndSet(false, true)) {
+            LOG.warn("Session backup: ignored a " + field + " that is malformed or not signed with our secret; is secretFile "
+                    + "the same as httpd's SessionHASecret? (said once)");
+        }
+    }
+
+    void cannotRead(Session session) {
+        if (saidUnreadable.compareAndSet(false, true)) {
+            LOG.warn("Session backup: sessions of class " + session.getClass().getName() + " cannot be read (said once)");
+        }
+    }
+
+    Log log() {
+        return LOG;
+    }
+
+    /** The session a request names: its id without route, the id under which it is held, the session. */
+    private static final class Found {
+        final String base;
+        final String id;
+        final Session session;
+
+        Found(String base, String id, Session session) {
+            this.base = base;
+            this.id = id;
+            this.session = session;
+        }
+    }
+
+    /** The value of Session-Backup-Accept is nearly always the same one: read it once. */
+    private static final class Accepted {
+        final String value;
+        final long inlineMax;
+
+        Accepted(String value, long inlineMax) {
+            this.value = value;
+            this.inlineMax = inlineMax;
+        }
+    }
+}

@@ -1,0 +1,127 @@
+package org.sessionha;
+
+import java.util.Arrays;
+
+import org.apache.catalina.Session;
+
+/**
+ * What this member knows about the backup of one session. It hangs on the session as a note, which is never serialised,
+ * survives a change of the id and goes with the session. A session without one came from somewhere else (a restart of
+ * Tomcat with its own session store): nobody can say how new that copy is, so it does not count as held.
+ *
+ * Numbers are drawn before the state is read, not under a lock held while it is read: the application's own writeObject
+ * may take the application's locks (Vector does), and a response may be committed while one of those is held. The order
+ * is right all the same. Whoever changes the session draws its number after the change, so a higher number was read
+ * after every change that a lower one announced.
+ */
+final class SessionRecord {
+
+    /** Told for a session that never expires: 30 days. */
+    private static final long FOR_EVER = 2_592_000;
+
+    private static final String NOTE = "org.sessionha.record";
+
+    private final long epoch;
+    private long drawn;
+    private long seq;
+    private byte[] digest;
+    private long exportedAt;
+    private String toldAs;
+    private boolean recheck;
+    private byte[] state;
+
+    private SessionRecord(Version version, String toldAs) {
+        this.epoch = version.epoch;
+        this.seq = version.seq;
+        this.drawn = version.seq;
+        this.toldAs = toldAs;
+    }
+
+    /** NULL: how new this copy is, is not known here. */
+    static SessionRecord of(Session session) {
+        return (SessionRecord) session.getNote(NOTE);
+    }
+
+    static SessionRecord create(Session session) {
+        synchronized (session) {
+            SessionRecord record = of(session);
+            if (record == null) {
+                record = new SessionRecord(Version.FIRST, null);
+                session.setNote(NOTE, record);
+            }
+            return record;
+        }
+    }
+
+    static void restored(Session session, String base, Version version) {
+        session.setNote(NOTE, new SessionRecord(version, base));
+    }
+
+    /** Seconds for which a backup of this session is wanted. */
+    static long ttl(Session session) {
+        int seconds = session.getMaxInactiveInterval();
+        return seconds > 0 ? seconds : FOR_EVER;
+    }
+
+    synchronized Version version() {
+        return new Version(epoch, seq);
+    }
+
+    /** The number of the version that is going to be read from the session now. */
+    synchronized Version draw() {
+        return new Version(epoch, ++drawn);
+    }
+
+    /**
+     * Was this state last told before the request that asks began (then whatever that request did changed nothing), and
+     * is that not too long ago for the backup's time to live?
+     */
+    synchronized boolean isTold(SessionState read, Version atStart, long now, long refresh) {
+        return Arrays.equals(digest, read.digest) && atStart != null && atStart.seq == seq
+                && now - exportedAt < refresh && exportedAt <= now;
+    }
+
+    synchronized void exported(Version version, String base, SessionState read, boolean keep, long now) {
+        if (version.seq > seq) {
+            seq = version.seq;
+            digest = read.digest;
+            toldAs = base;
+            exportedAt = now;
+            state = keep ? read.bytes : null;
+        }
+    }
+
+    /** The state that was announced last, if it has not been fetched yet; NULL: none. */
+    synchronized Announced takeAnnounced() {
+        Announced announced = state == null ? null : new Announced(new Version(epoch, seq), state);
+        state = null;
+        return announced;
+    }
+
+    /** A state that was too large for a field, and its number. */
+    static final class Announced {
+        final Version version;
+        final byte[] state;
+
+        Announced(Version version, byte[] state) {
+            this.version = version;
+            this.state = state;
+        }
+    }
+
+    /** The id under which the backup was last told; NULL: never. */
+    synchronized String toldAs() {
+        return toldAs;
+    }
+
+    /** The session may have changed where no response could say so: the next response looks again. */
+    synchronized void recheck() {
+        recheck = true;
+    }
+
+    synchronized boolean takeRecheck() {
+        boolean was = recheck;
+        recheck = false;
+        return was;
+    }
+}
