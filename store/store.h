@@ -7,6 +7,11 @@
  *            ha_store_shared_size(), ha_store_prepare()   post_config
  *   child    ha_store_open()       child_init
  *   request  get / put / add / remove, from any thread, within call->deadline
+ *
+ * Keys are printable ASCII without space, at most HA_STORE_KEY_MAX bytes. A part between colons that is
+ * 64 lower-case hex digits (a session's digest) alone decides where a key is placed, so that
+ * everything of one session ("ha:b:<digest>", "ha:c:<digest>:7") lies on the same nodes; a key without
+ * such a part is placed by all of it.
  */
 #ifndef HA_STORE_H
 #define HA_STORE_H
@@ -14,6 +19,7 @@
 #include "../mod_session_ha.h"
 
 #define HA_STORE_NODES_MAX 32
+#define HA_STORE_KEY_MAX  160   /* a provider's limit is 200; parts of large values add to it */
 
 typedef struct ha_store ha_store;
 
@@ -66,7 +72,8 @@ apr_status_t ha_store_put(ha_store *, ha_call *, const char *key, const ha_value
 apr_status_t ha_store_add(ha_store *, ha_call *, const char *key, const ha_value *, apr_time_t expires,
                           ha_value *out, ha_store_trace *trace);
 
-/* All copies; absent is success. */
+/* All copies; absent is success. APR_INCOMPLETE: removed where a node answered, but a node that could not
+ * be asked may still hold one until it expires. */
 apr_status_t ha_store_remove(ha_store *, ha_call *, const char *key, ha_store_trace *trace);
 
 /* Housekeeping of one child: expired keys where the node cannot expire by itself, probes of

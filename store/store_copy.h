@@ -1,0 +1,40 @@
+/* store_copy.h - one copy on one node: envelope, and parts where the value is larger than the node takes.
+ *
+ * These calls run on the executor's threads and may block as long as the provider does. Everything
+ * they are given lies in the batch's pool.
+ *
+ * A large value is cut: its parts are written first, under names that no other write uses
+ * ("key.<writer>.<n>"), then the list under the key itself. So a reader sees the old value or the new
+ * one, whole, whenever the writer or the node dies. The parts of a large value that another large one
+ * replaced are removed afterwards; what a dead writer, a small value or a removal leaves behind expires:
+ * to look for it would cost each of them a round trip.
+ */
+#ifndef HA_STORE_COPY_H
+#define HA_STORE_COPY_H
+
+#include "store_envelope.h"
+#include "store_nodes.h"
+
+typedef struct ha_copy {
+    const ha_store_node *node;
+    const char *key;
+    apr_time_t deadline, expires;
+    ha_envelope env;            /* put, add: what is written; get, and add when it is there: what was found */
+    ha_blob bytes;              /* put, add: envelope and value; get, and add when it is there: the value */
+    /* what came of it */
+    apr_status_t rv;            /* as the seam says; APR_EINVAL: found, but broken */
+    const char *why;
+    apr_interval_time_t took;
+} ha_copy;
+
+/* Envelope and value as one piece, in p. version, writer and ttl of env are the caller's. */
+void ha_copy_seal(ha_envelope *env, const char *key, const ha_blob *value, apr_pool_t *p, ha_blob *bytes);
+
+apr_status_t ha_copy_get(ha_copy *, apr_pool_t *p);
+apr_status_t ha_copy_put(ha_copy *, apr_pool_t *p);
+/* APR_EEXIST: env and bytes are what is there. One's own write, met again (the connection died after the
+ * node had taken it), is APR_SUCCESS. What is broken there is removed: nobody can follow it. */
+apr_status_t ha_copy_add(ha_copy *, apr_pool_t *p);
+apr_status_t ha_copy_remove(ha_copy *, apr_pool_t *p);
+
+#endif

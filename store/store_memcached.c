@@ -1,0 +1,306 @@
+/* store_memcached.c - memcached://host[:port], memcached:///path/to/socket: memcached, by apr_memcache.
+ *
+ * What apr_memcache 1.6 does that we must not let it (all read in its source and measured, doc/stores.md):
+ *
+ *  - With more than one server it re-hashes when one dies. So: one apr_memcache_t a node.
+ *  - For a server it holds for dead it answers APR_NOTFOUND, and tries it again every five seconds under a
+ *    lock all threads want. Which server is asked is therefore our own function, which looks at no
+ *    status: there is one, and whether it is worth asking is the breaker's business.
+ *  - It has no time-out for reading. So the provider is `unbounded`: its calls run on the executor's threads.
+ *  - When a connection ends it takes the missing line for a strange one (APR_EGENERAL), and after a write
+ *    puts the dead connection back. When memcached was restarted, every pooled connection gives such
+ *    errors. So what fails like that is done once more, on a connection made for it: what comes then is
+ *    memcached's own word.
+ *  - It reads a TTL above thirty days as a date. So that is what we give it then.
+ *  - It does not compare the key of a reply with that of the question: the envelope's checksum does.
+ */
+#include <string.h>
+
+#include <apr_lib.h>
+#include <apr_memcache.h>
+#include <apr_network_io.h>
+#include <apr_strings.h>
+
+#include "store_nodes.h"
+#include "store_executor.h"
+
+#define PORT      11211
+#define IDLE_TTL  apr_time_from_sec(15)     /* of a pooled connection; microseconds, whatever apr_memcache.h says */
+#define RELATIVE_MAX (30 * 24 * 3600)
+
+struct ha_node {
+    const char *host;           /* or a path */
+    apr_port_t port;
+    /* each child */
+    apr_memcache_t *mc;
+};
+
+static const char *configure(ha_node **out, const char *url, apr_pool_t *pconf)
+{
+    static const char allowed[] = "expected memcached://host, memcached://host:port or memcached:///path/to/socket";
+    ha_node *node = apr_pcalloc(pconf, sizeof(*node));
+    const char *at = url + strlen("memcached:");
+    char *host, *scope;
+    apr_status_t rv;
+
+    if (strncmp(at, "//", 2) != 0) {
+        return allowed;
+    }
+    at += 2;
+    node->port = PORT;
+    if (*at == '/') {
+        node->host = apr_pstrdup(pconf, at);
+    }
+    else {
+        if (at[strcspn(at, "/?#@[")] != '\0' && strcmp(at + strcspn(at, "/"), "/") != 0) {
+            return allowed;
+        }
+        rv = apr_parse_addr_port(&host, &scope, &node->port, apr_pstrmemdup(pconf, at, strcspn(at, "/")), pconf);
+        if (rv != APR_SUCCESS || host == NULL || *host == '\0' || scope) {
+            return allowed;
+        }
+        if (node->port == 0) {
+            node->port = PORT;
+        }
+        node->host = host;
+    }
+    *out = node;
+    return NULL;
+}
+
+static apr_memcache_server_t *the_server(void *baton, apr_memcache_t *mc, const apr_uint32_t hash)
+{
+    return mc->live_servers[0];
+}
+
+static apr_uint32_t no_hash(void *baton, const char *data, const apr_size_t len)
+{
+    return 1;
+}
+
+/* One server, asked whatever its status. No connection is made here. */
+static apr_status_t client(ha_node *node, apr_uint32_t max, apr_pool_t *pool, apr_memcache_t **mc)
+{
+    apr_memcache_server_t *server;
+    apr_status_t rv;
+
+    if (APR_SUCCESS != (rv = apr_memcache_create(pool, 1, 0, mc))
+        || APR_SUCCESS != (rv = apr_memcache_server_create(pool, node->host, node->port, 0, max < HA_LANE_THREADS ? max : HA_LANE_THREADS,
+                                                           max, (apr_uint32_t)IDLE_TTL, &server))
+        || APR_SUCCESS != (rv = apr_memcache_add_server(*mc, server))) {
+        return rv;
+    }
+    (*mc)->server_func = the_server;
+    (*mc)->hash_func = no_hash;
+    return APR_SUCCESS;
+}
+
+/* As many connections as there can be threads, so that none waits for another's. */
+static apr_status_t open_(ha_node *node, ha_call *call, apr_pool_t *pchild)
+{
+    apr_status_t rv = client(node, HA_LANE_THREADS_MAX, pchild, &node->mc);
+
+    if (rv != APR_SUCCESS) {
+        call->why = "apr_memcache cannot be set up";
+    }
+    return rv;
+}
+
+/* Could it have been a connection that was dead already? */
+static int stale(apr_status_t rv)
+{
+    return rv == APR_EGENERAL || APR_STATUS_IS_EOF(rv) || APR_STATUS_IS_EPIPE(rv) || APR_STATUS_IS_ECONNRESET(rv)
+        || rv == APR_INCOMPLETE;
+}
+
+/* A client with no connection but a new one; gone with its pool. */
+static apr_status_t fresh(ha_node *node, ha_call *call, apr_memcache_t **mc, apr_pool_t **pool)
+{
+    apr_status_t rv;
+
+    if (APR_SUCCESS != (rv = apr_pool_create(pool, call->pool))) {
+        return rv;
+    }
+    if (APR_SUCCESS != (rv = client(node, 1, *pool, mc))) {
+        apr_pool_destroy(*pool);
+    }
+    return rv;
+}
+
+typedef struct ha_question {
+    enum { GET, SET, ADD, DELETE } what;
+    const char *key;
+    const ha_blob *value;
+    apr_uint32_t ttl;
+    ha_blob found;
+} ha_question;
+
+static apr_status_t ask_with(apr_memcache_t *mc, ha_call *call, ha_question *q)
+{
+    apr_status_t rv = APR_ENOTIMPL;
+    char *data;
+
+    switch (q->what) {
+    case GET:
+        if (APR_SUCCESS == (rv = apr_memcache_getp(mc, call->pool, q->key, &data, &q->found.len, NULL))) {
+            q->found.data = data;
+        }
+        break;
+    case SET:
+        rv = apr_memcache_set(mc, q->key, (char *)q->value->data, q->value->len, q->ttl, 0);
+        break;
+    case ADD:
+        rv = apr_memcache_add(mc, q->key, (char *)q->value->data, q->value->len, q->ttl, 0);
+        break;
+    case DELETE:
+        rv = apr_memcache_delete(mc, q->key, 0);
+        break;
+    }
+    return rv;
+}
+
+/* An add that is done once more may meet its own first try: the store knows it by its envelope. */
+static apr_status_t ask(ha_node *node, ha_call *call, ha_question *q)
+{
+    apr_status_t rv = ask_with(node->mc, call, q);
+    apr_memcache_t *mc;
+    apr_pool_t *pool;
+
+    if (stale(rv) && APR_SUCCESS == (rv = fresh(node, call, &mc, &pool))) {
+        rv = ask_with(mc, call, q);
+        apr_pool_destroy(pool);
+    }
+    return rv;
+}
+
+static const char *why_of(apr_status_t rv, ha_call *call)
+{
+    char text[128];
+
+    return rv == APR_EGENERAL ? "an answer that is none of memcached's"
+                              : apr_pstrdup(call->pool, apr_strerror(rv, text, sizeof(text)));
+}
+
+static apr_status_t get(ha_node *node, ha_call *call, const char *key, ha_blob *out)
+{
+    ha_question q = { GET, key };
+    apr_status_t rv = ask(node, call, &q);
+
+    if (rv == APR_SUCCESS) {
+        *out = q.found;
+    }
+    else if (rv != APR_NOTFOUND) {
+        call->why = why_of(rv, call);
+    }
+    return rv;
+}
+
+/* Rounded up, and one more: memcached counts in whole ticks and would be early otherwise. */
+static apr_uint32_t ttl_of(apr_time_t expires)
+{
+    apr_int64_t s;
+
+    if (expires == 0) {
+        return 0;
+    }
+    s = apr_time_sec(expires - apr_time_now() + APR_USEC_PER_SEC - 1) + 1;
+    if (s < 2) {
+        return RELATIVE_MAX + 1;        /* a date long ago */
+    }
+    return s <= RELATIVE_MAX ? (apr_uint32_t)s : (apr_uint32_t)(apr_time_sec(expires) + 2);
+}
+
+/* A socket of its own, with a time-out of its own. */
+static apr_status_t probe(ha_node *node, ha_call *call)
+{
+    static const char ask[] = "version\r\n";
+    apr_interval_time_t left = call->deadline - apr_time_now();
+    apr_sockaddr_t *sa;
+    apr_socket_t *sock = NULL;
+    apr_size_t len = sizeof(ask) - 1, have = 0;
+    apr_status_t rv;
+    char answer[64];
+
+    if (left <= 0) {
+        left = apr_time_from_msec(100);
+    }
+    if (APR_SUCCESS != (rv = apr_sockaddr_info_get(&sa, node->host, node->host[0] == '/' ? APR_UNIX : APR_INET, node->port, 0, call->pool))
+        || APR_SUCCESS != (rv = apr_socket_create(&sock, sa->family, SOCK_STREAM, 0, call->pool))
+        || APR_SUCCESS != (rv = apr_socket_timeout_set(sock, left))
+        || APR_SUCCESS != (rv = apr_socket_connect(sock, sa))
+        || APR_SUCCESS != (rv = apr_socket_send(sock, ask, &len))) {
+        goto leave;
+    }
+    /* "VERSION 1.6.18\r\n", in however many pieces */
+    do {
+        len = sizeof(answer) - have;
+        rv = apr_socket_recv(sock, answer + have, &len);
+        have += len;
+    } while (rv == APR_SUCCESS && have < 8 && memchr(answer, '\n', have) == NULL);
+    if (rv == APR_SUCCESS && (have < 8 || memcmp(answer, "VERSION ", 8) != 0)) {
+        rv = APR_EGENERAL;
+    }
+leave:
+    if (sock) {
+        apr_socket_close(sock);
+    }
+    if (rv != APR_SUCCESS) {
+        call->why = why_of(rv, call);
+    }
+    return rv;
+}
+
+/* A refusal ("SERVER_ERROR object too large for cache", "out of memory") looks like any strange answer from
+ * here; but it came on a new connection, and if the node is well, it is the value that it does not take. */
+static apr_status_t refused(ha_node *node, ha_call *call, apr_status_t rv)
+{
+    if (rv == APR_EGENERAL && APR_SUCCESS == probe(node, call)) {
+        rv = APR_ENOSPC;
+        call->why = "does not take the value: larger than its item limit, or no memory left";
+    }
+    else {
+        call->why = why_of(rv, call);
+    }
+    return rv;
+}
+
+static apr_status_t put(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires)
+{
+    ha_question q = { SET, key, value, ttl_of(expires) };
+    apr_status_t rv = ask(node, call, &q);
+
+    return rv == APR_SUCCESS ? rv : refused(node, call, rv);
+}
+
+static apr_status_t add(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires)
+{
+    ha_question q = { ADD, key, value, ttl_of(expires) };
+    apr_status_t rv = ask(node, call, &q);
+
+    return rv == APR_SUCCESS || rv == APR_EEXIST ? rv : refused(node, call, rv);
+}
+
+static apr_status_t remove_(ha_node *node, ha_call *call, const char *key)
+{
+    ha_question q = { DELETE, key };
+    apr_status_t rv = ask(node, call, &q);
+
+    if (rv == APR_SUCCESS || rv == APR_NOTFOUND) {
+        return APR_SUCCESS;
+    }
+    call->why = why_of(rv, call);
+    return rv;
+}
+
+const ha_store_provider ha_store_memcached = {
+    .name = "memcached",
+    .unbounded = 1,
+    .chunk = 900 * 1024,        /* the default item limit is 1 MB, with key and head */
+    .configure = configure,
+    .open = open_,
+    .get = get,
+    .put = put,
+    .add = add,
+    .remove = remove_,
+    .probe = probe,
+};

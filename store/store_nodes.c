@@ -1,0 +1,149 @@
+/* store_nodes.c - providers, nodes and placement. Pure but for ha_store_writer(). */
+#include <string.h>
+
+#include <apr_atomic.h>
+#include <apr_lib.h>
+#include <apr_strings.h>
+
+#include "store_nodes.h"
+
+/* One row a provider; the first word of a URL picks it. */
+static const ha_store_provider *const providers[] = {
+    &ha_store_lmdb,
+    &ha_store_memcached,
+};
+#define PROVIDERS (sizeof(providers) / sizeof(providers[0]))
+
+const ha_store_provider *ha_store_provider_of(const char *url)
+{
+    const char *colon = strchr(url, ':');
+    size_t i;
+
+    for (i = 0; colon && i < PROVIDERS; i++) {
+        if (strlen(providers[i]->name) == (size_t)(colon - url)
+            && strncasecmp(url, providers[i]->name, (size_t)(colon - url)) == 0) {
+            return providers[i];
+        }
+    }
+    return NULL;
+}
+
+const char *ha_store_schemes(apr_pool_t *p)
+{
+    const char *all = providers[0]->name;
+    size_t i;
+
+    for (i = 1; i < PROVIDERS; i++) {
+        all = apr_pstrcat(p, all, ", ", providers[i]->name, NULL);
+    }
+    return all;
+}
+
+const char *ha_store_node_name(const char *url, apr_pool_t *p)
+{
+    char *name = apr_pstrdup(p, url), *rest, *at, *end;
+
+    if ((end = strchr(name, '?')) != NULL) {
+        *end = '\0';
+    }
+    if ((rest = strstr(name, "://")) != NULL) {
+        rest += 3;
+        /* user:password@ ends at the last @ before the path */
+        end = rest + strcspn(rest, "/");
+        for (at = end; at > rest && at[-1] != '@'; at--)
+            ;
+        if (at > rest) {
+            memmove(rest, at, strlen(at) + 1);
+        }
+        for (end = name; *end && *end != '/'; end++) {
+            *end = (char)apr_tolower(*end);
+        }
+        for (end = rest; *end && *end != '/'; end++) {
+            *end = (char)apr_tolower(*end);
+        }
+    }
+    return name;
+}
+
+/* splitmix64's last step: every bit of the input stirs every bit of the output */
+static apr_uint64_t stir(apr_uint64_t h)
+{
+    h = (h ^ h >> 30) * APR_UINT64_C(0xbf58476d1ce4e5b9);
+    h = (h ^ h >> 27) * APR_UINT64_C(0x94d049bb133111eb);
+    return h ^ h >> 31;
+}
+
+apr_uint64_t ha_store_hash(const char *bytes, apr_size_t len)
+{
+    apr_uint64_t h = APR_UINT64_C(0xcbf29ce484222325);
+
+    while (len--) {
+        h = (h ^ (unsigned char)*bytes++) * APR_UINT64_C(0x100000001b3);
+    }
+    return stir(h);
+}
+
+static int lower_hex(const char *part, const char *end)
+{
+    for (; part < end; part++) {
+        if (!(*part >= '0' && *part <= '9') && !(*part >= 'a' && *part <= 'f')) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+static apr_uint64_t place_of(const char *key)
+{
+    const char *part = key, *end;
+
+    for (;;) {
+        end = part + strcspn(part, ":");
+        if (end - part == 64 && lower_hex(part, end)) {
+            return ha_store_hash(part, 64);
+        }
+        if (*end == '\0') {
+            return ha_store_hash(key, (apr_size_t)(end - key));
+        }
+        part = end + 1;
+    }
+}
+
+void ha_store_place(const ha_store *store, const char *key, int order[HA_STORE_NODES_MAX])
+{
+    apr_uint64_t weight[HA_STORE_NODES_MAX], w, place;
+    int i, j;
+
+    if (store->nnodes == 1) {
+        order[0] = 0;
+        return;
+    }
+    place = place_of(key);
+    for (i = 0; i < store->nnodes; i++) {
+        w = stir(place ^ store->nodes[i].hash);
+        /* Equal weights only for equal names, which configure() refuses. */
+        for (j = i; j > 0 && weight[j - 1] < w; j--) {
+            weight[j] = weight[j - 1];
+            order[j] = order[j - 1];
+        }
+        weight[j] = w;
+        order[j] = i;
+    }
+}
+
+int ha_store_key_ok(const char *key)
+{
+    const char *k;
+
+    for (k = key; *k; k++) {
+        if (*k <= ' ' || *k > '~') {
+            return 0;
+        }
+    }
+    return k > key && k - key <= HA_STORE_KEY_MAX;
+}
+
+apr_uint64_t ha_store_writer(ha_store *store)
+{
+    return stir(store->random + apr_atomic_inc64(&store->written));
+}

@@ -1,0 +1,132 @@
+/* store_repair.c - see store_repair.h. */
+#include <string.h>
+
+#include <apr_strings.h>
+
+#include "store_repair.h"
+
+static int not_older(const ha_envelope *there, const ha_envelope *mine)
+{
+    return there->version.epoch != mine->version.epoch ? there->version.epoch > mine->version.epoch
+                                                       : there->version.seq > mine->version.seq;
+}
+
+/* Looks again before it overwrites: the node may have been given something newer since the caller read it.
+ * A write between this look and the put could still be overtaken on this node (the stores have no
+ * common compare-and-set); the other copies of that write are whole, and the newest is what a read finds. */
+static int run_repair(ha_job *job)
+{
+    ha_copy *copy = job->args, there = *copy;
+
+    switch (ha_copy_get(&there, job->pool)) {
+    case APR_SUCCESS:
+        if (there.env.writer == copy->env.writer || not_older(&there.env, &copy->env)) {
+            return 0;
+        }
+        break;
+    case APR_NOTFOUND:
+        ha_copy_add(copy, job->pool);
+        return 0;
+    case APR_EINVAL:
+        break;
+    default:
+        return 0;
+    }
+    ha_copy_put(copy, job->pool);
+    return 0;
+}
+
+static int run_fill(ha_job *job)
+{
+    ha_copy_add(job->args, job->pool);
+    return 0;
+}
+
+void ha_repair_node(ha_store *store, const ha_store_node *node, const ha_envelope *env, const char *key, const ha_blob *bytes, int missing)
+{
+    ha_batch *batch;
+    ha_copy *copy;
+    apr_pool_t *p;
+
+    if (!ha_breaker_usable(node->breaker) || APR_SUCCESS != ha_batch_open(store->executor, &batch)) {
+        return;
+    }
+    p = ha_batch_pool(batch);
+    copy = apr_pcalloc(p, sizeof(*copy));
+    copy->node = node;
+    copy->key = apr_pstrdup(p, key);
+    copy->env = *env;
+    copy->bytes.data = apr_pmemdup(p, bytes->data, bytes->len);
+    copy->bytes.len = bytes->len;
+    copy->deadline = apr_time_now() + store->timeout;
+    copy->expires = env->ttl ? apr_time_now() + apr_time_from_sec(env->ttl) : 0;
+    if (APR_SUCCESS == ha_batch_submit(batch, node->lane, missing ? run_fill : run_repair, copy)) {
+        ha_breaker_count(node->breaker, HA_N_REPAIRS);
+    }
+    ha_batch_detach(batch);
+}
+
+void ha_repair_found(ha_store *store, const char *key, const ha_copy *best, ha_copy *const *copies, int njobs, apr_uint32_t done)
+{
+    ha_envelope env = best->env;
+    ha_blob sealed = { NULL, 0 };
+    ha_batch *batch = NULL;
+    int i;
+
+    for (i = 0; i < njobs && i < store->copies; i++) {
+        const ha_copy *copy = copies[i];
+        int missing = copy->rv == APR_NOTFOUND, broken = copy->rv == APR_EINVAL;
+
+        if (!(done & 1u << i) || copy == best
+            || !(missing || broken || (copy->rv == APR_SUCCESS && copy->env.writer != best->env.writer))) {
+            continue;
+        }
+        if (sealed.data == NULL) {
+            if (APR_SUCCESS != ha_batch_open(store->executor, &batch)) {
+                return;
+            }
+            ha_copy_seal(&env, key, &best->bytes, ha_batch_pool(batch), &sealed);
+        }
+        ha_repair_node(store, copy->node, &env, key, &sealed, missing);
+    }
+    if (batch) {
+        ha_batch_close(batch);
+    }
+}
+
+typedef struct ha_probe {
+    const ha_store_node *node;
+    apr_uint64_t seen;
+    apr_time_t deadline;
+} ha_probe;
+
+static int run_probe(ha_job *job)
+{
+    ha_probe *probe = job->args;
+    ha_call call = { job->pool, probe->deadline, NULL };
+
+    if (APR_SUCCESS == probe->node->provider->probe(probe->node->at, &call)) {
+        ha_job_check(job);
+        ha_breaker_close(probe->node->breaker, probe->seen, apr_time_now());
+    }
+    return 0;
+}
+
+void ha_probe_later(ha_store *store, int nth, apr_time_t now)
+{
+    const ha_store_node *node = &store->nodes[nth];
+    apr_uint64_t seen;
+    ha_batch *batch;
+    ha_probe *probe;
+
+    if (!ha_breaker_probe_due(node->breaker, now, HA_PROBE_EVERY, &seen)
+        || APR_SUCCESS != ha_batch_open(store->executor, &batch)) {
+        return;
+    }
+    probe = apr_palloc(ha_batch_pool(batch), sizeof(*probe));
+    probe->node = node;
+    probe->seen = seen;
+    probe->deadline = now + store->timeout;
+    ha_batch_submit(batch, store->nnodes, run_probe, probe);
+    ha_batch_detach(batch);
+}
