@@ -64,7 +64,6 @@ static const char *skip_ows(const char *s)
     return s;
 }
 
-/* -1: not one. RFC 9651 wants lower case in a display string, any case in a percent-encoded path. */
 static int hex(char c, int upper_too)
 {
     if (is(c, DIGIT))
@@ -72,6 +71,14 @@ static int hex(char c, int upper_too)
     if (c >= 'a' && c <= 'f')
         return c - 'a' + 10;
     return upper_too && c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* The byte that %xx spells; -1: none. RFC 9651 wants lower case in a display string; in a path both are usual. */
+static int unpercent(const char *s, int upper_too)
+{
+    const int high = hex(s[1], upper_too), low = high < 0 ? -1 : hex(s[2], upper_too);
+
+    return low < 0 ? -1 : high << 4 | low;
 }
 
 /* ---- items: each takes the first byte of one and gives what follows it, or NULL --- */
@@ -175,10 +182,10 @@ static const char *read_display(const char *s, struct item *out)
         if (c < 0x20 || c >= 0x7f)
             return NULL;
         if (c == '%') {
-            int hi = hex(s[1], 0), lo = hi < 0 ? -1 : hex(s[2], 0);
-            if (lo < 0)
+            const int spelled = unpercent(s, 0);
+            if (spelled < 0)
                 return NULL;
-            c = (unsigned int)(hi << 4 | lo);
+            c = (unsigned int)spelled;
             s += 2;
         }
         if (more) {
@@ -365,8 +372,8 @@ static int is_backup_path(const char *at)
         if ((unsigned char)*s <= 0x20 || (unsigned char)*s >= 0x7f || strchr("?#\\;", *s))
             return 0;
         if (*s == '%') {
-            int hi = hex(s[1], 1), lo = hi < 0 ? -1 : hex(s[2], 1), c = hi << 4 | lo;
-            if (lo < 0 || c < 0x20 || c == 0x7f || strchr("./\\;?#%", c))
+            const int c = unpercent(s, 1);
+            if (c < 0x20 || c == 0x7f || strchr("./\\;?#%", c))
                 return 0;
         }
     }

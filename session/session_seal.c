@@ -392,13 +392,14 @@ apr_status_t ha_open(const ha_secret *secret, char kind, const ha_digest *digest
 {
     const unsigned char *b = sealed->data;
     const struct key *keys[2] = { &secret->now, &secret->previous };
+    const apr_size_t all = sealed->len;     /* sealed and plain may be the same */
     unsigned char aad[AAD_LEN], *out;
     apr_size_t len;
     int i, ours = 0;
 
     plain->data = NULL;
     plain->len = 0;
-    if (sealed->len < HA_SEAL_OVERHEAD || sealed->len > INT_MAX) {
+    if (all < HA_SEAL_OVERHEAD || all > INT_MAX) {
         *why = "sealed record is truncated";
         return APR_EINVAL;
     }
@@ -411,7 +412,7 @@ apr_status_t ha_open(const ha_secret *secret, char kind, const ha_digest *digest
         return APR_EINVAL;
     }
 
-    len = sealed->len - HA_SEAL_OVERHEAD;
+    len = all - HA_SEAL_OVERHEAD;
     out = apr_palloc(p, len + 1);
     associate(aad, b, digest, v);
     for (i = 0; i < 2; i++) {
