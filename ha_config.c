@@ -185,6 +185,10 @@ static const char *set_store(cmd_parms *cmd, void *dir, int argc, char *const ar
     if (argc < 1 || argc > HA_STORE_NODES_MAX)
         return apr_psprintf(cmd->pool, "%s: %d nodes; allowed: 1 to %d, each as a URL (%s)", cmd->cmd->name, argc,
                             HA_STORE_NODES_MAX, ha_store_schemes(cmd->pool));
+    if (argc == 1 && strcmp(argv[0], "lmdb:") == 0) {   /* the default, said aloud */
+        c->place = APR_ARRAY_IDX(w->places, 0, ha_store_place *);
+        return NULL;
+    }
     for (i = 0; i < argc; i++)
         APR_ARRAY_PUSH(urls, const char *) = from_server_root(cmd, argv[i]);
 

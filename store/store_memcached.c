@@ -56,7 +56,7 @@ static const char *configure(ha_node **out, const char *url, apr_pool_t *pconf)
             return allowed;
         }
         rv = apr_parse_addr_port(&host, &scope, &node->port, apr_pstrmemdup(pconf, at, strcspn(at, "/")), pconf);
-        if (rv != APR_SUCCESS || host == NULL || *host == '\0' || scope) {
+        if (rv != APR_SUCCESS || host == NULL || *host == '\0' || strchr(host, ':') || scope) {
             return allowed;
         }
         if (node->port == 0) {
