@@ -262,7 +262,7 @@ static int ha_scheme_handler(request_rec *r, proxy_worker *worker, proxy_server_
     if (!q->body && has_body(r) && (q->captures || may_run_twice(q, r)))
         q->body = ha_body_keep(r, (apr_size_t)ha_config_retry_body(q->cfg));
 
-    q->inside = 1;
+    q->inside = 1;              /* what we run now comes through here again */
     status = run(q, r, worker, conf, url, proxyname, proxyport);
     if (q->missing) {
         q->missing = 0;
@@ -279,6 +279,10 @@ static int ha_scheme_handler(request_rec *r, proxy_worker *worker, proxy_server_
         }
     }
     status = judge(q, r, worker, status);
+    if (q->slow && status != HTTP_SERVICE_UNAVAILABLE) {
+        ha_request_finish(q, r);
+        ha_owner_open_gate(q);
+    }
     q->inside = 0;
     return status;
 }

@@ -189,6 +189,8 @@ static int ha_pre_request(proxy_worker **worker, proxy_balancer **balancer, requ
             ha_request_steer(q, r, q->sid.route);
     }
     else {
+        if (q->home && q->home->slot && !PROXY_WORKER_IS_USABLE(q->home->worker))
+            ha_member_note_error(q->home->slot, now);   /* before its retry time takes the mark away */
         status = ha_owner_settle(q, r, now);
     }
     if (q->steer)
@@ -232,32 +234,9 @@ void ha_request_finish(ha_request *q, request_rec *r)
     apr_table_setn(r->subprocess_env, "SESSION_HA_TOOK", apr_psprintf(r->pool, "%" APR_TIME_T_FMT, e.took));
 }
 
-static int ha_post_request(proxy_worker *worker, proxy_balancer *balancer, request_rec *r,
-                           proxy_server_conf *conf)
-{
-    ha_request *q = ha_request_of(r);
-    if (q && q->slow) {
-        ha_request_finish(q, r);
-        ha_owner_open_gate(q);
-    }
-    return DECLINED;
-}
-
-/* failonstatus and failontimeout put the member into error after us; the next request must know even if
- * the retry time is over by then. */
-static int ha_log_transaction(request_rec *r)
-{
-    const ha_request *q = ha_request_of(r);
-    if (q && q->slot && !PROXY_WORKER_IS_USABLE(q->worker))
-        ha_member_note_error(q->slot, apr_time_now());
-    return DECLINED;
-}
-
 void ha_request_hooks(apr_pool_t *p)
 {
-    /* RUN_FIRST hooks: mod_proxy_balancer answers them, so only a module before it is called at all */
+    /* a RUN_FIRST hook: mod_proxy_balancer answers it, so only a module before it is called at all */
     static const char *const before[] = { "mod_proxy_balancer.c", NULL };
     proxy_hook_pre_request(ha_pre_request, NULL, before, APR_HOOK_FIRST);
-    proxy_hook_post_request(ha_post_request, NULL, before, APR_HOOK_FIRST);
-    ap_hook_log_transaction(ha_log_transaction, NULL, NULL, APR_HOOK_MIDDLE);
 }

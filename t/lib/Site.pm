@@ -33,9 +33,10 @@ sub new {
     close $fh;
     chmod 0600, $self->{secret};
     $self->start_node($_) for 1 .. ($a{nodes} // 1);
-    $self->{tomcats} = Tomcat->start_all(map { {
-        route => "tomcat$_", secret_file => $self->{secret}, valve => $a{valve} // 1,
-        ($a{cluster} ? (cluster => $a{cluster}) : ()), %{ $a{tomcat} || {} } } } 1 .. $n) unless $a{no_tomcats};
+    my @tomcats = map { { route => "tomcat$_", secret_file => $self->{secret}, valve => $a{valve} // 1, context => '',
+        %{ $a{tomcat} || {} } } } 1 .. $n;
+    @tomcats = Tomcat->delta(@tomcats) if ($a{cluster} // '') eq 'delta';
+    $self->{tomcats} = [Tomcat->start_all(@tomcats)];
     $self->{port} = free_port();
     $self->start_httpd;
     return $self;
@@ -176,6 +177,19 @@ sub cookie_of {
 }
 sub count_of { $_[0]{body} =~ /\bcount=(\d+)/ ? $1 : undef }
 sub member_of { $_[0]{body} =~ /\bmember=(\S+)/ ? $1 : undef }
+
+# a change by balancer-manager: $site->manage(tomcat => 1, w_status_D => 1)
+sub manage {
+    my ($self, $n, %change) = @_;
+    my $page = $self->get('/balancer-manager')->{body};
+    my ($nonce) = $page =~ /b=tomcats&amp;(?:w=[^"]*?&amp;)?nonce=([0-9a-f-]+)/ or die "no nonce in the page\n";
+    my $t = $self->tomcat($n);
+    my $port = $self->{scheme} eq 'ajp' ? $t->ajp_port : $t->http_port;
+    my $body = join '&', "w=$self->{scheme}://127.0.0.1:$port", 'b=tomcats', "nonce=$nonce", map { "$_=$change{$_}" } keys %change;
+    my $r = $self->get('/balancer-manager', body => $body, head => ["Referer: http://127.0.0.1:$self->{port}/balancer-manager",
+        'Content-Type: application/x-www-form-urlencoded']);
+    $r->{status} == 200 or die "balancer-manager: $r->{status}\n";
+}
 
 sub status {
     my $self = shift;
