@@ -1,0 +1,448 @@
+/* store_contract.c - what every store must do, against the real server: one test, a row for each store.
+ *
+ * A store is done when it passes. The stores are used through the face (store.h), as session/ uses
+ * them; only what a broken node holds is put there by the provider itself. */
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <apr_general.h>
+#include <apr_strings.h>
+
+#include "store/store_envelope.h"
+#include "store/store_nodes.h"
+#include "store_servers.h"
+
+#define SECOND   APR_USEC_PER_SEC
+#define TIMEOUT  (5 * SECOND)   /* nothing here is about time; a busy machine must not matter */
+#define ADDERS   4
+#define KEYS     200
+
+typedef struct contract_row {
+    const char *name;
+    int copies;
+    /* starts what it needs; the URLs */
+    int (*start)(apr_pool_t *p, const char **urls);
+    void (*stop)(void);
+} contract_row;
+
+typedef struct contract {
+    const contract_row *row;
+    apr_pool_t *p;
+    ha_store *store;
+    int nurls;
+    const char *urls[HA_STORE_NODES_MAX];
+    const char *first_add;
+    int *owners;                /* ADDERS x KEYS: whom each process found to own the key; 0 none */
+    int *wins;                  /* how many processes won each key */
+    int nth;                    /* of the adder */
+} contract;
+
+static ha_value value_of(const void *data, apr_size_t len, apr_uint64_t epoch, apr_uint64_t seq)
+{
+    ha_value v;
+
+    v.data.data = data;
+    v.data.len = len;
+    v.version.epoch = epoch;
+    v.version.seq = seq;
+    return v;
+}
+
+static apr_status_t put_text(contract *c, const char *key, const char *text, apr_uint64_t epoch, apr_uint64_t seq, apr_time_t expires)
+{
+    ha_call call = { c->p, 0, NULL };
+    ha_value v = value_of(text, strlen(text), epoch, seq);
+    apr_status_t rv = ha_store_put(c->store, &call, key, &v, expires, NULL);
+
+    if (rv != APR_SUCCESS) {
+        printf("# put: %d %s\n", rv, call.why ? call.why : "");
+    }
+    return rv;
+}
+
+static apr_status_t get(contract *c, const char *key, ha_value *v)
+{
+    ha_call call = { c->p, 0, NULL };
+    apr_status_t rv = ha_store_get(c->store, &call, key, v, NULL);
+
+    if (rv != APR_SUCCESS && rv != APR_NOTFOUND) {
+        printf("# get: %d %s\n", rv, call.why ? call.why : "");
+    }
+    return rv;
+}
+
+static void found_and_absent(contract *c)
+{
+    const char *key = test_key(c->p, "ha:b", 1);
+    ha_store_trace trace;
+    ha_call call = { c->p, 0, NULL };
+    ha_value v, w = value_of("one", 3, 2, 9);
+
+    ok(get(c, key, &v) == APR_NOTFOUND, "absent: not found");
+    ok(ha_store_put(c->store, &call, key, &w, apr_time_now() + 60 * SECOND, &trace) == APR_SUCCESS, "put");
+    ok(trace.copies == c->row->copies && trace.broken == 0 && trace.node, "as many copies as wanted are acknowledged");
+    ok(ha_store_get(c->store, &call, key, &v, &trace) == APR_SUCCESS && value_is(v, "one", 3), "found, with its bytes");
+    ok(v.version.epoch == 2 && v.version.seq == 9, "and its version");
+    ok(trace.copies >= c->row->copies && trace.trips == 1, "in one round trip");
+    ok(put_text(c, key, "another one", 2, 10, 0) == APR_SUCCESS && get(c, key, &v) == APR_SUCCESS
+       && value_is(v, "another one", 11) && v.version.seq == 10, "written over");
+    ok(get(c, test_key(c->p, "ha:c", 1), &v) == APR_NOTFOUND, "another key of the same session is another key");
+}
+
+static void every_byte(contract *c)
+{
+    const char *key = test_key(c->p, "ha:b", 2);
+    unsigned char bytes[1024];
+    ha_call call = { c->p, 0, NULL };
+    ha_value v, w = value_of(bytes, sizeof(bytes), 1, 1);
+    int i;
+
+    for (i = 0; i < (int)sizeof(bytes); i++) {
+        bytes[i] = (unsigned char)i;
+    }
+    memcpy(bytes + 600, "\r\nEND\r\nSTORED\r\n\0\0", 17);
+    ok(ha_store_put(c->store, &call, key, &w, 0, NULL) == APR_SUCCESS && get(c, key, &v) == APR_SUCCESS
+       && value_is(v, bytes, sizeof(bytes)), "NUL bytes, every byte, and what looks like a protocol");
+    w = value_of(NULL, 0, 1, 2);
+    ok(ha_store_put(c->store, &call, key, &w, 0, NULL) == APR_SUCCESS && get(c, key, &v) == APR_SUCCESS
+       && v.data.len == 0 && v.version.seq == 2, "an empty value is a value");
+}
+
+static void sizes(contract *c)
+{
+    static const apr_size_t sizes_of[] = { 1, 4096, 65536, 900 * 1024 - HA_ENVELOPE_LEN, 900 * 1024 - HA_ENVELOPE_LEN + 1,
+                                           1024 * 1024, 5 * 1024 * 1024 + 17, 100 };
+    const char *key = test_key(c->p, "ha:b", 3);
+    unsigned char *big = malloc(6 * 1024 * 1024);
+    apr_uint32_t r = 1;
+    ha_value v, w;
+    size_t i;
+
+    for (i = 0; i < 6 * 1024 * 1024; i++) {
+        r = r * 1103515245 + 12345;
+        big[i] = (unsigned char)(r >> 16);
+    }
+    for (i = 0; i < sizeof(sizes_of) / sizeof(sizes_of[0]); i++) {
+        ha_call call = { c->p, 0, NULL };
+        apr_status_t rv;
+
+        w = value_of(big + i, sizes_of[i], 1, i);
+        rv = ha_store_put(c->store, &call, key, &w, apr_time_now() + 60 * SECOND, NULL);
+        ok(rv == APR_SUCCESS && get(c, key, &v) == APR_SUCCESS && value_is(v, big + i, sizes_of[i]) && v.version.seq == i,
+           "%lu bytes, over what was there", (unsigned long)sizes_of[i]);
+        if (rv) {
+            printf("# %d %s\n", rv, call.why);
+        }
+    }
+    w = value_of(big, 2 * 1024 * 1024, 1, 50);
+    {
+        ha_call call = { c->p, 0, NULL };
+        const char *other = test_key(c->p, "ha:b", 4);
+
+        ok(ha_store_add(c->store, &call, other, &w, 0, &v, NULL) == APR_SUCCESS && get(c, other, &v) == APR_SUCCESS
+           && value_is(v, big, 2 * 1024 * 1024), "add of 2 MB");
+        ok(ha_store_add(c->store, &call, other, &w, 0, &v, NULL) == APR_EEXIST && value_is(v, big, 2 * 1024 * 1024), "and again: it is there, whole");
+    }
+    free(big);
+}
+
+static void expiry(contract *c)
+{
+    const char *key = test_key(c->p, "ha:b", 5), *past = test_key(c->p, "ha:b", 6), *late = test_key(c->p, "ha:b", 7);
+    ha_call call = { c->p, 0, NULL };
+    ha_value v, w = value_of("new", 3, 1, 2);
+    apr_status_t rv;
+    int i;
+
+    ok(put_text(c, past, "past", 1, 1, apr_time_now() - SECOND) == APR_SUCCESS && get(c, past, &v) == APR_NOTFOUND, "already expired: not there");
+    ok(put_text(c, late, "late", 1, 1, apr_time_now() + apr_time_from_sec(90 * 24 * 3600)) == APR_SUCCESS && get(c, late, &v) == APR_SUCCESS,
+       "expires in ninety days: there");
+    ok(put_text(c, key, "old", 1, 1, apr_time_now() + 2 * SECOND) == APR_SUCCESS && get(c, key, &v) == APR_SUCCESS, "expires in two seconds: there");
+    for (i = 0; i < 200 && (rv = get(c, key, &v)) == APR_SUCCESS; i++) {
+        apr_sleep(100000);
+    }
+    ok(rv == APR_NOTFOUND, "and then not found");
+    ok(ha_store_add(c->store, &call, key, &w, 0, &v, NULL) == APR_SUCCESS && get(c, key, &v) == APR_SUCCESS && value_is(v, "new", 3),
+       "add over what has expired");
+    ha_store_tend(c->store, c->p, apr_time_now() + 20 * SECOND);
+    apr_sleep(100000);
+    ok(get(c, key, &v) == APR_SUCCESS && get(c, late, &v) == APR_SUCCESS && get(c, past, &v) == APR_NOTFOUND, "the sweep takes what has expired and nothing else");
+}
+
+static void add_and_remove(contract *c)
+{
+    const char *key = test_key(c->p, "ha:c", 8);
+    ha_call call = { c->p, 0, NULL };
+    ha_value v, first = value_of("first", 5, 3, 0), second = value_of("second", 6, 3, 0);
+
+    ok(ha_store_remove(c->store, &call, key, NULL) == APR_SUCCESS, "remove what is not there");
+    ok(ha_store_add(c->store, &call, key, &first, apr_time_now() + 60 * SECOND, &v, NULL) == APR_SUCCESS, "add");
+    ok(ha_store_add(c->store, &call, key, &second, apr_time_now() + 60 * SECOND, &v, NULL) == APR_EEXIST
+       && value_is(v, "first", 5) && v.version.epoch == 3, "add again: what is there is given back");
+    ok(ha_store_add(c->store, &call, key, &first, apr_time_now() + 60 * SECOND, &v, NULL) == APR_EEXIST, "and the same value has no second winner");
+    ok(get(c, key, &v) == APR_SUCCESS && value_is(v, "first", 5), "nothing was changed");
+    ok(ha_store_remove(c->store, &call, key, NULL) == APR_SUCCESS && get(c, key, &v) == APR_NOTFOUND, "remove");
+    ok(ha_store_add(c->store, &call, key, &second, apr_time_now() + 60 * SECOND, &v, NULL) == APR_SUCCESS
+       && get(c, key, &v) == APR_SUCCESS && value_is(v, "second", 6), "add after remove");
+}
+
+static void bad_keys(contract *c)
+{
+    static const char *const bad[] = { "", "a b", "a\nb", "a\r\nflush_all", "a\x7f", "\xc3\xa4", NULL };
+    char longest[HA_STORE_KEY_MAX + 2];
+    ha_call call = { c->p, 0, NULL };
+    ha_value v, w = value_of("x", 1, 1, 1);
+    int i;
+
+    for (i = 0; bad[i]; i++) {
+        ok(ha_store_put(c->store, &call, bad[i], &w, 0, NULL) == APR_EINVAL && ha_store_get(c->store, &call, bad[i], &v, NULL) == APR_EINVAL
+           && ha_store_add(c->store, &call, bad[i], &w, 0, &v, NULL) == APR_EINVAL && ha_store_remove(c->store, &call, bad[i], NULL) == APR_EINVAL,
+           "bad key %d never reaches a node", i);
+    }
+    memset(longest, 'k', sizeof(longest));
+    longest[HA_STORE_KEY_MAX] = '\0';
+    ok(ha_store_put(c->store, &call, longest, &w, 0, NULL) == APR_SUCCESS && get(c, longest, &v) == APR_SUCCESS, "the longest key");
+    longest[HA_STORE_KEY_MAX] = 'k';
+    longest[HA_STORE_KEY_MAX + 1] = '\0';
+    ok(ha_store_put(c->store, &call, longest, &w, 0, NULL) == APR_EINVAL, "one more is refused");
+}
+
+/* What lies in the store is not ours, or damaged: on every node, so that there is no good copy. */
+static void garbage(contract *c)
+{
+    unsigned char sealed[HA_ENVELOPE_LEN + 5];
+    struct { const char *what; ha_blob bytes; } bad[9];
+    const char *key = test_key(c->p, "ha:b", 9);
+    ha_envelope env, list;
+    ha_value v, w = value_of("good again", 10, 9, 9);
+    unsigned char *copy;
+    int i, n = 0, node;
+
+    memset(&env, 0, sizeof(env));
+    env.kind = HA_ENVELOPE_VALUE;
+    env.version.epoch = env.version.seq = 7;
+    env.length = 5;
+    memcpy(sealed + HA_ENVELOPE_LEN, "state", 5);
+    ha_envelope_write(sealed, &env, key, "state");
+#define BAD(text, ptr, length) (bad[n].what = (text), bad[n].bytes.data = (ptr), bad[n++].bytes.len = (length))
+    BAD("foreign text", "hello", 5);
+    BAD("nothing at all", "", 0);
+    BAD("a head cut short", sealed, HA_ENVELOPE_LEN - 1);
+    BAD("a value cut short", sealed, sizeof(sealed) - 1);
+    copy = apr_pmemdup(c->p, sealed, sizeof(sealed));
+    copy[HA_ENVELOPE_LEN + 2] ^= 1;
+    BAD("one bit of the value", copy, sizeof(sealed));
+    copy = apr_pmemdup(c->p, sealed, sizeof(sealed));
+    copy[15] ^= 1;
+    BAD("one bit of the version", copy, sizeof(sealed));
+    copy = apr_pmemdup(c->p, sealed, sizeof(sealed));
+    copy[2] = 2;
+    BAD("a later format", copy, sizeof(sealed));
+    copy = apr_pmemdup(c->p, sealed, sizeof(sealed));
+    ha_envelope_write(copy, &env, test_key(c->p, "ha:b", 10), "state");
+    BAD("another key's value", copy, sizeof(sealed));
+    list = env;
+    list.kind = HA_ENVELOPE_PARTS;
+    list.parts = 4000;
+    list.length = APR_UINT64_C(1) << 62;
+    copy = apr_palloc(c->p, HA_ENVELOPE_LEN);
+    {
+        ha_envelope empty = list;
+
+        empty.length = 0;
+        ha_envelope_write(copy, &empty, key, "");
+        copy[32] = 0x40;
+    }
+    BAD("a list of parts that asks for all memory", copy, HA_ENVELOPE_LEN);
+
+    for (i = 0; i < n; i++) {
+        ha_call call = { c->p, apr_time_now() + TIMEOUT, NULL };
+        apr_status_t rv = APR_SUCCESS;
+
+        for (node = 0; node < c->store->nnodes && rv == APR_SUCCESS; node++) {
+            rv = c->store->provider->put(c->store->nodes[node].at, &call, key, &bad[i].bytes, 0);
+        }
+        call.deadline = 0;
+        ok(rv == APR_SUCCESS && (rv = ha_store_get(c->store, &call, key, &v, NULL)) != APR_SUCCESS && rv != APR_NOTFOUND && call.why,
+           "%s: broken, neither found nor absent (%s)", bad[i].what, call.why ? call.why : "");
+    }
+    {
+        ha_call call = { c->p, 0, NULL };
+
+        ok(ha_store_add(c->store, &call, key, &w, 0, &v, NULL) == APR_SUCCESS && get(c, key, &v) == APR_SUCCESS && value_is(v, "good again", 10),
+           "an add over a broken value wins");
+    }
+    for (node = 0, i = 0; node < c->store->nnodes; node++) {
+        ha_store_facts facts;
+
+        ha_store_node_facts(c->store, node, c->p, &facts);
+        i += strcmp(facts.state, "up") == 0 && facts.errors >= (apr_uint64_t)n;
+    }
+    ok(i == c->store->nnodes, "such errors are counted, and no node is held for down");
+}
+
+static void counted(contract *c)
+{
+    ha_store_facts facts;
+    apr_uint64_t gets = 0, hits = 0, puts = 0, adds = 0, ops = 0;
+    int i, j, timeouts = 0;
+
+    for (i = 0; i < ha_store_nodes(c->store); i++) {
+        ha_store_node_facts(c->store, i, c->p, &facts);
+        gets += facts.gets;
+        hits += facts.hits;
+        puts += facts.puts;
+        adds += facts.adds;
+        timeouts += (int)facts.timeouts;
+        for (j = 0; j < HA_STORE_BUCKETS; j++) {
+            ops += facts.ops[j];
+        }
+        ok(facts.p50_us > 0 && facts.p50_us <= facts.p99_us, "%s: p50 %d us, p99 %d us", facts.node, (int)facts.p50_us, (int)facts.p99_us);
+    }
+    ok(gets > 0 && hits > 0 && puts > 0 && adds > 0 && ops > gets && timeouts == 0, "all of it was counted");
+}
+
+static void one_child(void *baton)
+{
+    contract *c = baton;
+    apr_pool_t *pchild = store_child(c->store, c->p);
+
+    found_and_absent(c);
+    every_byte(c);
+    sizes(c);
+    expiry(c);
+    add_and_remove(c);
+    bad_keys(c);
+    garbage(c);
+    counted(c);
+    apr_pool_destroy(pchild);
+}
+
+static void adder(void *baton)
+{
+    contract *c = baton;
+    apr_pool_t *pchild = store_child(c->store, c->p), *p;
+    int i;
+
+    apr_pool_create(&p, c->p);
+    for (i = 0; i < KEYS; i++) {
+        ha_call call = { p, 0, NULL };
+        int me = c->nth + 1;
+        ha_value v, w = value_of(&me, sizeof(me), 2, 0);
+        apr_status_t rv = ha_store_add(c->store, &call, test_key(p, "ha:c", 1000 + i), &w, apr_time_now() + 60 * SECOND, &v, NULL);
+
+        if (rv == APR_SUCCESS) {
+            __sync_fetch_and_add(&c->wins[i], 1);
+            c->owners[c->nth * KEYS + i] = me;
+        }
+        else if (rv == APR_EEXIST && v.data.len == sizeof(me)) {
+            memcpy(&c->owners[c->nth * KEYS + i], v.data.data, sizeof(me));
+        }
+        apr_pool_clear(p);
+    }
+    apr_pool_destroy(pchild);
+}
+
+static void several_processes(contract *c)
+{
+    pid_t pids[ADDERS];
+    int i, j, winners = 0, agreed = 0, clean = 0, status;
+
+    c->owners = shared_memory(ADDERS * KEYS * sizeof(int));
+    c->wins = shared_memory(KEYS * sizeof(int));
+    fflush(stdout);
+    for (i = 0; i < ADDERS; i++) {
+        c->nth = i;
+        if ((pids[i] = fork()) == 0) {
+            adder(c);
+            _exit(0);
+        }
+    }
+    for (i = 0; i < ADDERS; i++) {
+        clean += waitpid(pids[i], &status, 0) == pids[i] && status == 0;
+    }
+    for (i = 0; i < KEYS; i++) {
+        winners += c->wins[i] == 1;
+        for (j = 1; j < ADDERS && c->owners[i] && c->owners[j * KEYS + i] == c->owners[i]; j++)
+            ;
+        agreed += j == ADDERS;
+    }
+    ok(clean == ADDERS && winners == KEYS, "%d processes adding: %d of %d keys have one winner", ADDERS, winners, KEYS);
+    ok(agreed == KEYS, "and all processes were told of the same one");
+}
+
+/* ---- the stores -------------------------------------------------------------- */
+
+static ha_server servers[3];
+
+static int start_lmdb(apr_pool_t *p, const char **urls)
+{
+    urls[0] = apr_pstrcat(p, "lmdb:", server_dir(p), "/lmdb", NULL);
+    return 1;
+}
+
+static int start_memcached(apr_pool_t *p, const char **urls)
+{
+    server_memcached(&servers[0], p, NULL);
+    urls[0] = servers[0].url;
+    return 1;
+}
+
+static int start_memcached3(apr_pool_t *p, const char **urls)
+{
+    int i;
+
+    for (i = 0; i < 3; i++) {
+        server_memcached(&servers[i], p, NULL);
+        urls[i] = servers[i].url;
+    }
+    return 3;
+}
+
+static void stop_servers(void)
+{
+    int i;
+
+    for (i = 0; i < 3; i++) {
+        server_kill(&servers[i]);
+    }
+}
+
+static const contract_row rows[] = {
+    { "lmdb", 1, start_lmdb, NULL },
+    { "memcached", 1, start_memcached, stop_servers },
+    { "memcached, 2 copies on 3 nodes", 2, start_memcached3, stop_servers },
+};
+
+int main(int argc, char **argv)
+{
+    size_t i;
+
+    apr_initialize();
+    signal(SIGPIPE, SIG_IGN);
+    alarm(300);
+    for (i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        contract c;
+
+        if (argc > 1 && strncmp(argv[1], rows[i].name, strlen(argv[1])) != 0) {
+            continue;
+        }
+        printf("# ---- %s\n", rows[i].name);
+        memset(&c, 0, sizeof(c));
+        c.row = &rows[i];
+        apr_pool_create(&c.p, NULL);
+        c.nurls = rows[i].start(c.p, c.urls);
+        c.store = store_of(c.p, rows[i].copies, TIMEOUT, c.nurls, c.urls);
+        ok(in_child(one_child, &c) == 0, "%s: the child ended well", rows[i].name);
+        several_processes(&c);
+        if (rows[i].stop) {
+            rows[i].stop();
+        }
+        apr_pool_destroy(c.p);
+    }
+    i = (size_t)tap_done();
+    apr_terminate();
+    return (int)i;
+}
