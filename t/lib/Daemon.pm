@@ -90,8 +90,29 @@ sub httpd {
     @flags = ('-DFOREGROUND') unless @flags;
     my $v = Apache::Test::vars();
     my $dir = $class->httpd_conf($port, $conf);
-    $class->start(port => $port, log => "$dir/stdio", dir => $dir,
+    my $log = "$dir/error_log";
+    my $before = -s $log || 0;
+    my $self = $class->start(port => $port, log => "$dir/stdio", dir => $dir,
         cmd => [$v->{httpd}, @flags, '-d', $dir, '-f', "$dir/httpd.conf"]);
+    # it listens before post_config, and only now is it started
+    my $end = time + 60;
+    until (tail_of($log, $before) =~ /resuming normal operations/) {
+        if (waitpid($self->{pid}, POSIX::WNOHANG()) == $self->{pid}) {
+            delete $live{ $self->{pid} };
+            die "httpd died, see $log\n";
+        }
+        die "httpd does not start, see $log\n" if time > $end;
+        sleep 0.02;
+    }
+    return $self;
+}
+
+sub tail_of {
+    my ($file, $offset) = @_;
+    open my $fh, '<', $file or return '';
+    seek $fh, $offset, 0;
+    local $/;
+    return scalar(<$fh>) // '';
 }
 
 sub pid { $_[0]{pid} }
