@@ -40,7 +40,7 @@ static void add_section(request_rec *r, apr_bucket_brigade *page, apr_bucket_bri
     char *text, *end;
     apr_size_t len;
 
-    if (r->status != HTTP_OK || (!html && !xml))
+    if (!html && !xml)
         goto unchanged;
     snap = ha_manager_snapshot(r);
     if (!snap->balancers->nelts && !snap->stores->nelts)
