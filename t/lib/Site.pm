@@ -17,7 +17,7 @@ sub free_port {
 
 # members => 3, nodes => 2 (memcached; 0: lmdb), scheme => 'http' | 'ajp', conf => "more of the server",
 # proxyset => '...', member => { 2 => 'status=+H' }, balancer => "more of <Proxy>", valve => 1, cluster => 'delta',
-# tomcat => { more for Tomcat->start }
+# tomcat => { more for Tomcat->start }, like => a site whose Tomcats are used again
 sub new {
     my ($class, %a) = @_;
     my $v = Apache::Test::vars();
@@ -33,6 +33,15 @@ sub new {
     close $fh;
     chmod 0600, $self->{secret};
     $self->start_node($_) for 1 .. ($a{nodes} // 1);
+    if ($a{like}) {             # the Tomcats of another site, all alive; its httpd is ended
+        $a{like}->{httpd}->end;
+        $self->{$_} = $a{like}{$_} for qw(tomcats secret);
+        $_->pid or $_->launch for @{ $self->{tomcats} };
+        $_->wait_ready for @{ $self->{tomcats} };
+        $self->{port} = free_port();
+        $self->start_httpd;
+        return $self;
+    }
     my @tomcats = map { { route => "tomcat$_", secret_file => $self->{secret}, valve => $a{valve} // 1, context => '',
         %{ $a{tomcat} || {} } } } 1 .. $n;
     @tomcats = Tomcat->delta(@tomcats) if ($a{cluster} // '') eq 'delta';
