@@ -8,8 +8,8 @@ use Site;
 my @sizes = (1, 4_000, 60_000, 900_000);
 plan tests => 3 * (@sizes * 4 + 3) + 12 + 3;
 
-sub n_of { Site::member_of($_[0]) =~ /(\d+)/; $1 }
-sub sum_of { $_[0]{body} =~ /\bsum=(\S+)/ ? $1 : 'none' }
+sub n_of { (Site::member_of($_[0]) // "") =~ /(\d+)/; $1 }
+sub sum_of { $_[0]{body} =~ /\bsha256=(\S+)/ ? $1 : 'none' }
 
 for my $how (['http', 'sync'], ['ajp', 'sync'], ['http', 'async']) {
     my ($scheme, $mode) = @$how;

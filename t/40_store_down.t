@@ -5,7 +5,7 @@ use warnings;
 use Apache::Test qw(-withtestmore);
 use Site;
 
-plan tests => 25;
+plan tests => 23;
 
 my $site = Site->new(members => 2, nodes => 3, timeout => '200ms');
 sub all_well {
