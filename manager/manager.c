@@ -124,7 +124,7 @@ leave:
 static void say_full(int full)
 {
     if (full)
-        ap_log_error(APLOG_MARK, APLOG_WARNING, 0, main_server, "session_ha: more than %d balancers, %d members or %d "
+        ap_log_error(APLOG_MARK, APLOG_WARNING, 0, main_server, "more than %d balancers, %d members or %d "
                      "ways from member to member have been seen since httpd started; the status page leaves the "
                      "rest out until httpd is stopped and started", HA_BALANCERS_MAX, HA_MEMBERS_MAX, HA_PAIRS_MAX);
 }

@@ -1,4 +1,4 @@
-/* manager_json.c - the snapshot as JSON: names, order and types are a contract (doc, "Status"). */
+/* manager_json.c - the snapshot as JSON: names, order and types are a contract with whoever reads it. */
 #include "manager_render.h"
 
 static void put_text(apr_bucket_brigade *bb, const char *name, const char *value)
