@@ -162,6 +162,10 @@ static void settle(ha_ask *ask, int nth)
     case APR_NOTFOUND:
         ha_breaker_answered(b, ask->began);
         return;
+    case APR_ENOSPC:
+    case APR_EINVAL:
+        ha_breaker_answered(b, ask->began);
+        break;
     default:
         break;
     }
