@@ -152,6 +152,8 @@ sub launch {
     my $base = $self->{base};
     my @command = ('setpriv', '--pdeathsig', 'KILL', $ENV{JAVA} || 'java',
         qw(-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xss256k -Xmx96m -XX:-UsePerfData -Xshare:auto),
+        (map { "--add-opens=$_=ALL-UNNAMED" } qw(java.base/java.lang java.base/java.io java.base/java.util
+            java.base/java.util.concurrent java.rmi/sun.rmi.transport)),
         '-Djava.util.logging.manager=org.apache.juli.ClassLoaderLogManager',
         "-Djava.util.logging.config.file=$base/conf/logging.properties",
         '-Dcatalina.home=' . home(), "-Dcatalina.base=$base", "-Djava.io.tmpdir=$base/temp",
@@ -364,7 +366,7 @@ sub _server_xml {
     my $docbase = _escape($self->{docbase} || webapp());
     my $context = _escape($self->{context});
     my $manager = defined $self->{manager_xml} ? $self->{manager_xml}
-        : $self->{cluster} ? '' : $self->{persist} ? '<Manager/>' : '<Manager pathname=""/>';
+        : $self->{cluster} ? '' : $self->{persist} ? '<Manager pathname="SESSIONS.ser"/>' : '<Manager pathname=""/>';
     my $distributable = $self->{cluster} ? ' distributable="true"' : '';
     my $cluster = $self->_cluster_xml;
     my $users = _escape("$self->{base}/conf/tomcat-users.xml");

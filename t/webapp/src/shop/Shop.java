@@ -85,6 +85,10 @@ public class Shop extends HttpServlet {
         case "/set":                // set?what=trap|plain
             set(request, response);
             break;
+        case "/max":                // max?seconds=N: how long the session may be idle
+            request.getSession().setMaxInactiveInterval(Integer.parseInt(request.getParameter("seconds")));
+            line(request, response, "max=" + request.getSession().getMaxInactiveInterval());
+            break;
         case "/state":              // what the odd attributes look like
             state(request, response);
             break;

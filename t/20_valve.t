@@ -1,0 +1,670 @@
+# The Tomcat Valve against doc/protocol.md, on real Tomcats, with no httpd between: the test speaks httpd's part.
+#   prove -It/lib t/20_valve.t      (VALVE_JAR, TOMCAT_HOME, HA_BUILD: see t/lib/Tomcat.pm)
+
+use strict;
+use warnings;
+use Cwd qw(abs_path);
+use File::Basename qw(dirname);
+use lib dirname(abs_path(__FILE__)) . '/lib';
+use Digest::SHA qw(hmac_sha256 sha256_hex);
+use File::Temp ();
+use MIME::Base64 qw(encode_base64 decode_base64);
+use Test::More;
+use Time::HiRes qw(sleep time);
+use Ajp;
+use Tomcat;
+
+my $WELL_KNOWN = '/.well-known/session-backup';
+my $ACCEPT = 'v=1, inline=4096';
+my $secret = 'the secret of the tests, 32 bytes';
+my $secret_dir = File::Temp->newdir(TMPDIR => 1);
+my $secret_file = "$secret_dir/secret";
+write_file($secret_file, "  $secret\n\n");
+my %ids;                # every id seen: none may be in a log
+
+sub write_file {
+    my ($file, $text) = @_;
+    open my $out, '>', $file or die "$file: $!\n";
+    print $out $text;
+    close $out or die "$file: $!\n";
+}
+
+# ---- httpd's part of the protocol --------------------------------------------------
+
+sub b64 { encode_base64($_[0], '') }
+sub mac { my ($message, $key) = @_; b64(hmac_sha256($message, defined $key ? $key : $secret)) }
+
+sub restore_mac {
+    my ($id, $epoch, $seq, $state, $key) = @_;
+    return mac(join("\n", 'restore', $id, $epoch, $seq, $state), $key);
+}
+
+sub restore_field {
+    my ($id, $epoch, $seq, $state, $key) = @_;
+    return qq(id="$id", epoch=$epoch, seq=$seq, state=:) . b64($state) . ':, mac=:' . restore_mac(@_) . ':';
+}
+
+sub fetch {
+    my ($t, $id, %how) = @_;
+    my $time = exists $how{time} ? $how{time} : CORE::time;
+    my $mac = mac(join("\n", 'fetch', $id, $time, ''), $how{key});
+    return $t->request($how{method} || 'GET', $how{at} || "/test$WELL_KNOWN",
+        { 'Session-Backup-Fetch' => qq(id="$id", time=$time, mac=:$mac:) });
+}
+
+sub put {
+    my ($t, $id, $epoch, $seq, $state, %how) = @_;
+    my $mac = restore_mac($id, $epoch, $seq, exists $how{signed} ? $how{signed} : $state, $how{key});
+    return $t->request('PUT', $how{at} || "/test$WELL_KNOWN",
+        { 'Session-Restore' => qq(id="$id", epoch=$epoch, seq=$seq, mac=:$mac:) }, $state);
+}
+
+# A Session-Backup as a hash; undef when there is none.
+sub backup_of {
+    my ($r) = @_;
+    my $lines = $r->{headers}{'session-backup'} or return undef;
+    is(scalar @$lines, 1, 'one Session-Backup') if @$lines != 1;
+    my %field;
+    my $text = $lines->[0];
+    while ($text =~ /\G([a-z]+)(?:=(?:"([^"]*)"|:([^:]*):|(\d+)))?(?:, |$)/gc) {
+        $field{$1} = defined $2 ? $2 : defined $3 ? decode_base64($3) : defined $4 ? $4 : 1;
+    }
+    die "not a dictionary: " . length($text) . " bytes\n" if (pos($text) || 0) < length $text;
+    $ids{$_} = 1 for grep { defined } map { $field{$_} } qw(id was);
+    return \%field;
+}
+
+# A request as httpd sends it; the answer with its backup and the client's cookie.
+sub ask {
+    my ($t, $path, $cookie, %more) = @_;
+    my $method = delete $more{method} || 'GET';
+    my $body = delete $more{body};
+    my $r = $t->request($method, "/test$path",
+        { 'Session-Backup-Accept' => $ACCEPT, $cookie ? (Cookie => "JSESSIONID=$cookie") : (), %more }, $body);
+    return seen($r, $cookie);
+}
+
+sub seen {
+    my ($r, $cookie) = @_;
+    $r->{backup} = backup_of($r);
+    ($r->{cookie}) = map { /^JSESSIONID=([^;]+)/ ? $1 : () } @{ $r->{headers}{'set-cookie'} || [] };
+    $r->{jar} = $r->{cookie} || $cookie;
+    $r->{missing} = ($r->{headers}{'session-missing'} || [])->[0];
+    ($r->{count}) = $r->{body} =~ /\bcount=(\d+)/;
+    return $r;
+}
+
+sub base_of { my ($cookie) = @_; (my $base = $cookie) =~ s/\.tomcat\w+$//; return $base }
+
+# The state of a session, inline or fetched.
+sub state_of {
+    my ($t, $backup) = @_;
+    return $backup->{state} if defined $backup->{state};
+    my $r = fetch($t, $backup->{id}, at => $backup->{at});
+    die "fetch: $r->{status}\n" unless $r->{status} == 200;
+    return $r->{body};
+}
+
+my ($one, $two, $three) = Tomcat->start_all(
+    { route => 'tomcat1', valve => 1, secret_file => $secret_file },
+    { route => 'tomcat2', valve => 1, secret_file => $secret_file, valve_attributes => { classFilter => '!shop.Trap', maxSize => 1_000_000 } },
+    { route => 'tomcat3', valve => 'engine', secret_file => $secret_file });
+
+# ---- telling -------------------------------------------------------------------------
+
+subtest 'nothing is said to who did not ask' => sub {
+    my $r = $one->request('GET', '/test/count');
+    is($r->{status}, 200);
+    is_deeply([grep { /^session-/ } keys %{ $r->{headers} }], []);
+    $r = $one->request('GET', '/test/count', { Cookie => 'JSESSIONID=0123456789ABCDEF.tomcat1' });
+    is($r->{status}, 200, 'no 425 either');
+    for my $accept ('v=2, inline=4096', 'inline=4096', 'v="1"', 'v=1, inline=', 'v=1,', "v=1; x=(1", '') {
+        $r = $one->request('GET', '/test/count', { 'Session-Backup-Accept' => $accept });
+        is($r->{status}, 200, "Accept: $accept");
+        is($r->{headers}{'session-backup'}, undef, '... is not understood');
+    }
+};
+
+subtest 'a small state comes inline, only when it changed' => sub {
+    my $r = ask($one, '/count');
+    my $backup = $r->{backup};
+    is($backup->{id}, base_of($r->{cookie}), 'the id has no route');
+    like($r->{cookie}, qr/\.tomcat1$/);
+    is($backup->{epoch}, 1, 'epoch 1: made here');
+    cmp_ok($backup->{seq}, '>', 0);
+    is($backup->{ttl}, 1800);
+    is($backup->{at}, "/test$WELL_KNOWN");
+    like($backup->{state}, qr/^\xac\xed\x00\x05/, 'a Java stream');
+    my $jar = $r->{jar};
+    for my $quiet ('/ping', '/count?peek', '/state', '/url') {
+        $r = ask($one, $quiet, $jar);
+        is($r->{backup}, undef, "$quiet changes nothing");
+        is($r->{cookie}, undef);
+    }
+    $r = ask($one, '/count', $jar);
+    is($r->{count}, 2);
+    cmp_ok($r->{backup}{seq}, '>', $backup->{seq}, 'the next version');
+    my $seq = $r->{backup}{seq};
+    ask($one, '/cart?add=apple', $jar);
+    $r = ask($one, '/cart?add=pear', $jar, method => 'POST', body => '');
+    like($r->{backup}{state}, qr/apple.*pear/s, 'changed in place, without setAttribute');
+    $r = ask($one, '/max?seconds=600', $jar);
+    is($r->{backup}{ttl}, 600, 'another time to live is a change');
+    $r = ask($one, '/max?seconds=-1', $jar);
+    is($r->{backup}{ttl}, 2592000, 'for ever is 30 days');
+};
+
+subtest 'an unchanged state is told again before its time to live is over' => sub {
+    my $r = ask($one, '/max?seconds=4');
+    my $seq = $r->{backup}{seq};
+    sleep 1.5;
+    $r = ask($one, '/count?peek', $r->{jar});
+    ok($r->{backup}, 'told again');
+    cmp_ok($r->{backup}{seq}, '>', $seq) if $r->{backup};
+};
+
+subtest 'a large state is announced and fetched' => sub {
+    my $r = ask($one, '/big?bytes=20000');
+    my $backup = $r->{backup};
+    is($backup->{state}, undef);
+    cmp_ok($backup->{size}, '>', 20000);
+    my $jar = $r->{jar};
+    $r = fetch($one, $backup->{id}, at => $backup->{at});
+    is($r->{status}, 200);
+    is(length $r->{body}, $backup->{size});
+    is_deeply([@{ backup_of($r) }{qw(id epoch seq ttl size)}], [@{$backup}{qw(id epoch seq ttl size)}], 'the version that was announced');
+    is($r->{headers}{'set-cookie'}, undef);
+    $r = fetch($one, $backup->{id}, at => $backup->{at});
+    is($r->{status}, 200, 'a second time');
+    cmp_ok(backup_of($r)->{seq}, '>=', $backup->{seq});
+    ask($one, '/big?bytes=30000', $jar);
+    my $newer = ask($one, '/big?bytes=40000', $jar)->{backup};
+    $r = fetch($one, $backup->{id});
+    is(backup_of($r)->{seq}, $newer->{seq}, 'the newest one');
+    is(length $r->{body}, $newer->{size});
+
+    $r = ask($one, '/count', undef, 'Session-Backup-Accept' => 'v=1, inline=0');
+    ok(!defined $r->{backup}{state} && $r->{backup}{size}, 'httpd wants nothing inline');
+    $r = ask($one, '/big?bytes=3000', undef, 'Session-Backup-Accept' => 'v=1, inline=1000000');
+    ok(defined $r->{backup}{state}, 'httpd takes more inline, and this fits');
+    $r = ask($one, '/big?bytes=6000', undef, 'Session-Backup-Accept' => 'v=1, inline=1000000');
+    ok($r->{backup}{size}, 'the Valve has its own limit: a connector sends no more than 8 KB of headers');
+    $r = ask($one, '/big?bytes=900000');
+    is(length state_of($one, $r->{backup}), $r->{backup}{size}, '900 KB');
+};
+
+subtest 'a fetch must be signed and fresh' => sub {
+    my $r = ask($one, '/big?bytes=20000');
+    my $id = $r->{backup}{id};
+    is(fetch($one, $id, key => 'another secret of 32 bytes length')->{status}, 403, 'another secret');
+    is(fetch($one, $id, time => CORE::time() - 70)->{status}, 403, 'too old');
+    is(fetch($one, $id, time => CORE::time() + 70)->{status}, 403, 'too new');
+    is(fetch($one, $id, time => CORE::time() - 50)->{status}, 200, 'old enough to be slow');
+    is(fetch($one, 'NOSUCH')->{status}, 404, 'signed, but not here');
+    for my $field ('', 'x', qq(id="$id"), qq(id="$id", time=1), qq(id="$id", time=1, mac=::), qq(id="$id", time=-1, mac=:AAAA:),
+        'id=' . $id . ', time=1, mac=:AAAA:', "\xff" x 100) {
+        $r = $one->request('GET', "/test$WELL_KNOWN", { 'Session-Backup-Fetch' => $field });
+        is($r->{status}, 403, 'not signed');
+        is($r->{body}, '', 'and no hint');
+    }
+    is($one->request('GET', "/test$WELL_KNOWN", { Cookie => "JSESSIONID=$id.tomcat1", 'Session-Backup-Accept' => $ACCEPT })->{status}, 403);
+    for my $method (qw(POST DELETE OPTIONS HEAD TRACE)) {
+        $r = fetch($one, $id, method => $method);
+        is($r->{status}, 405, $method);
+        is($r->{headers}{'session-backup'}, undef);
+    }
+    is($one->request('GET', "/test$WELL_KNOWN;jsessionid=$id.tomcat1")->{status}, 403, 'with a path parameter');
+};
+
+# ---- taking over -----------------------------------------------------------------------
+
+subtest 'inline: the next member goes on where the first one stopped' => sub {
+    my $jar = ask($one, '/cart?add=apple')->{jar};
+    ask($one, '/count', $jar);
+    my $told = ask($one, '/count', $jar)->{backup};
+    my ($id, $seq) = @{$told}{qw(id seq)};
+    my $restore = restore_field($id, 2, $seq, $told->{state});
+
+    my $r = ask($two, '/count', $jar, 'Session-Restore' => $restore);
+    is($r->{status}, 200);
+    is($r->{count}, 3, 'the counter goes on');
+    is($r->{cookie}, "$id.tomcat2", 'Tomcat tells the client the new route');
+    like($r->{body}, qr/member=tomcat2 id=\Q$id\E\.tomcat2/);
+    is($r->{backup}{epoch}, 2, 'the epoch of the restore');
+    cmp_ok($r->{backup}{seq}, '>', $seq);
+    is($r->{backup}{was}, undef, 'another route is not another id');
+
+    $r = ask($two, '/count', $jar, 'Session-Restore' => $restore) for 1 .. 3;
+    is($r->{count}, 6, 'the same restore again does not turn it back');
+    is($r->{cookie}, "$id.tomcat2", 'the old cookie is found and replaced again');
+    $r = ask($two, '/count', $jar);
+    is($r->{count}, 7, 'the old cookie alone, too');
+    $r = ask($two, '/count', "$id.tomcat2");
+    is($r->{count}, 8);
+    is($r->{cookie}, undef, 'the new cookie needs no other');
+    $r = ask($two, '/count', $id);
+    is($r->{count}, 9, 'an id without a route');
+    is($r->{cookie}, "$id.tomcat2");
+    like(ask($two, '/cart', $jar)->{body}, qr/cart=apple /);
+
+    my $first = ask($one, '/count')->{backup};
+    $r = ask($three, '/count?peek', "$first->{id}.tomcat1", 'Session-Restore' => restore_field($first->{id}, 2, $first->{seq}, $first->{state}));
+    is($r->{backup}{epoch}, 2, 'a restore is a change: told although the request changed nothing');
+};
+
+subtest 'PUT: 204, 412, 403' => sub {
+    my $r = ask($one, '/big?bytes=60000');
+    my ($jar, $told) = ($r->{jar}, $r->{backup});
+    my ($sum) = $r->{body} =~ /sha256=(\w+)/;
+    my ($id, $seq) = @{$told}{qw(id seq)};
+    my $state = state_of($one, $told);
+    $r = put($two, $id, 2, $seq, $state, at => $told->{at});
+    is($r->{status}, 204);
+    is($r->{headers}{'set-cookie'}, undef);
+    is(put($two, $id, 2, $seq, $state)->{status}, 412, 'the same again');
+    is(put($two, $id, 1, $seq + 100, $state)->{status}, 412, 'an older epoch');
+    is(put($two, $id, 2, $seq - 1, $state)->{status}, 412, 'an older seq');
+    $r = ask($two, '/big', $jar);
+    like($r->{body}, qr/big=60000 sha256=$sum /, 'every byte');
+    is($r->{cookie}, "$id.tomcat2");
+
+    is(put($two, $id, 3, 1, $state, signed => "$state ")->{status}, 403, 'another state was signed');
+    is(put($two, $id, 3, 1, $state, key => 'another secret of 32 bytes length')->{status}, 403, 'another secret');
+    my $mac = restore_mac($id, 3, 1, $state);
+    for my $field ('', qq(id="$id", epoch=3, seq=1), qq(id="$id", epoch=4, seq=1, mac=:$mac:), qq(id="$id", epoch=3, seq=2, mac=:$mac:),
+        qq(id="${id}0", epoch=3, seq=1, mac=:$mac:), qq(id="$id", epoch=3.0, seq=1, mac=:$mac:), qq(id="$id", epoch=3, seq=1, mac=:),
+        qq(id="$id", epoch=3, seq=1, mac=:!!!!:), qq(id="$id", none)) {
+        is($one->request('PUT', "/test$WELL_KNOWN", { 'Session-Restore' => $field }, $state)->{status}, 403, $field eq '' ? 'no field' : 'not signed');
+    }
+    is(put($two, $id, 3, 1, 'not a Java stream')->{status}, 422, 'signed, but not a session');
+    is(put($two, $id, 3, 1, '')->{status}, 422, 'signed, but empty');
+    like(ask($two, '/big', $jar)->{body}, qr/big=60000/, 'what is held is left alone');
+    is(put($two, $id, 3, 1, $state)->{status}, 204, 'a newer epoch with a lower seq is newer');
+    is(put($two, $id, 4, 1, 'x' x 1_500_000)->{status}, 413, 'too large');
+};
+
+subtest 'kill -9, then PUT to another member' => sub {
+    my ($victim) = Tomcat->start_all({ route => 'tomcat9', valve => 1, secret_file => $secret_file });
+    my $r = ask($victim, '/cart?add=milk');
+    my $jar = $r->{jar};
+    ask($victim, '/count', $jar) for 1 .. 4;
+    $r = ask($victim, '/cart?add=bread', $jar);
+    my $state = state_of($victim, $r->{backup});
+    $victim->kill9;
+    ok(!eval { $victim->request('GET', '/test/ping'); 1 }, 'it is gone');
+    is(put($two, $r->{backup}{id}, 2, $r->{backup}{seq}, $state)->{status}, 204);
+    $r = ask($two, '/cart?add=butter', $jar);
+    like($r->{body}, qr/cart=milk,bread,butter member=tomcat2/);
+    is(ask($two, '/count', $jar)->{count}, 5);
+    $victim->restart;
+    $r = ask($victim, '/count', $jar);
+    is($r->{status}, 425, 'the old member, back, says that it has nothing');
+};
+
+subtest 'a forged or garbled restore is ignored, the request goes on' => sub {
+    my $told = ask($one, '/count')->{backup};
+    my $id = $told->{id};
+    my $state = b64($told->{state});
+    my $good = restore_field($id, 2, 1, $told->{state});
+    (my $changed = $good) =~ s/epoch=2/epoch=3/;
+    for my $field ($changed, restore_field($id, 2, 1, $told->{state}, 'another secret of 32 bytes length'), 'garbage', '=', ',', '"',
+        qq(id="$id", epoch=2, seq=1, state=:$state:), qq(id="$id", epoch=2, seq=1, state=:***:, mac=:***:),
+        qq(id="$id", epoch=2, seq=1, state=:$state, mac=:AAAA:), qq(id="$id", epoch=99999999999999999, seq=1, state=:AAAA:, mac=:AAAA:),
+        "id=\"$id\", epoch=2, seq=1, state=:AA\xe4AA:, mac=:AAAA:", '(' x 3000, 'a=(' x 1000, 'none', qq(id="$id")) {
+        my $r = ask($two, '/count?peek', "$id.tomcat1", 'Session-Restore' => $field);
+        is($r->{status}, 200, 'goes on');
+        is($r->{count}, 0, '... without it');
+        is($r->{backup}, undef);
+    }
+    my $r = ask($two, '/count?peek', "$id.tomcat1", 'Session-Restore' => restore_field($id, 2, 1, 'signed garbage'));
+    is($r->{count}, 0, 'signed garbage');
+    my @said = $two->log =~ /ignored a Session-Restore/g;
+    is(scalar @said, 1, 'said once');
+    like($two->log, qr/could not take over session sha256:[0-9a-f]{12} of /);
+};
+
+subtest 'the class filter' => sub {
+    my $r = ask($one, '/set?what=trap');
+    my ($jar, $told) = ($r->{jar}, $r->{backup});
+    is(put($two, $told->{id}, 2, $told->{seq}, $told->{state})->{status}, 422, 'a class the filter turns away');
+    like(ask($two, '/state')->{body}, qr/sprung=false/, '... was never made');
+    is(put($three, $told->{id}, 2, $told->{seq}, $told->{state})->{status}, 204, 'no filter for it there');
+    like(ask($three, '/state', $jar)->{body}, qr/odd=shop.Trap sprung=true/);
+    # a HashSet with an object of java.beans.EventHandler's proxy, cut to what is read first: its class
+    my $bad = "\xac\xed\0\5sr\0\x16java.beans.EventHandler" . "\0" x 8 . "\2\0\0xp";
+    is(put($three, 'GADGET', 1, 1, $bad)->{status}, 422, 'known gadgets are turned away without a filter');
+    my $deep = "\xac\xed\0\5" . ("ur\0\x13[Ljava.lang.Object;\x90\xceX\x9f\x10s)l\2\0\0xp\0\0\0\1") . ("uq\0~\0\0\0\0\0\1" x 5000) . 'p';
+    is(put($three, 'DEEP', 1, 1, $deep)->{status}, 422, 'nested 5000 deep');
+    my $wide = "\xac\xed\0\5ur\0\x13[Ljava.lang.Object;\x90\xceX\x9f\x10s)l\2\0\0xp\x7f\xff\xff\xf0";
+    is(put($three, 'WIDE', 1, 1, $wide)->{status}, 422, 'an array of two thousand million');
+    is(ask($three, '/ping')->{status}, 200, 'it lives');
+};
+
+subtest 'an older copy makes way, quietly' => sub {
+    my $r = ask($one, '/count');
+    my ($jar, $old) = ($r->{jar}, $r->{backup});
+    $r = ask($two, '/count', $jar, 'Session-Restore' => restore_field($old->{id}, 2, $old->{seq}, $old->{state}));
+    $r = ask($two, '/count', $jar);
+    is($r->{count}, 3);
+    my $new = $r->{backup};
+    $r = ask($one, '/count', $jar, 'Session-Restore' => restore_field($new->{id}, 3, $new->{seq}, $new->{state}));
+    is($r->{count}, 4, 'not the copy that was left here');
+    is_deeply([@{ $r->{backup} }{qw(epoch gone)}], [3, undef]);
+    $r = ask($one, '/count', $jar);
+    is($r->{count}, 5);
+    like($one->log, qr/in place of an older copy/);
+
+    # a request that runs on the old copy while it is replaced
+    my $slow = $one->send_request('GET', '/test/slow?ms=1500', { Cookie => "JSESSIONID=$jar", 'Session-Backup-Accept' => $ACCEPT });
+    sleep 0.5;
+    is(put($one, $new->{id}, 4, 1, $new->{state})->{status}, 204);
+    my $late = seen($one->read_response($slow));
+    ok(!$late->{backup} || !$late->{backup}{gone}, 'does not say that the session is gone');
+    is(ask($one, '/count', $jar)->{count}, 4, 'the new copy goes on');
+};
+
+# ---- 425 ---------------------------------------------------------------------------------
+
+subtest 'not held: 425, and the request has not run' => sub {
+    my $id = 'ABCDEF0123456789ABCDEF0123456789';
+    my $r = ask($one, '/count', "$id.tomcat2");
+    is($r->{status}, 425);
+    is($r->{missing}, qq(id="$id"));
+    is($r->{body}, '', 'no error page');
+    is($r->{cookie}, undef);
+    $r = ask($one, '/body', "$id.tomcat2", method => 'POST', body => 'x' x 100000);
+    is($r->{status}, 425, 'with a body');
+    $r = ask($one, "/count;jsessionid=$id.tomcat2");
+    is($r->{missing}, qq(id="$id"), 'from a path parameter');
+    $r = ask($one, '/count', "$id.tomcat2", 'Session-Restore' => qq(id="$id", none));
+    is($r->{status}, 200, 'there is no backup: go on without');
+    is($r->{count}, 1);
+    isnt(base_of($r->{cookie}), $id, 'with a new session');
+    is($r->{backup}{was}, undef);
+    is(ask($one, '/count')->{status}, 200, 'no id at all');
+    for my $odd ('a.b.tomcat2', 'ABC-n2.tomcat1', 'x', '.', 'a.') {
+        $r = ask($one, '/count?peek', $odd);
+        is($r->{status}, 425, $odd);
+    }
+    is(ask($one, '/count?peek', 'a.b.tomcat2')->{missing}, 'id="a.b"', 'a dotted id');
+    is(ask($one, '/count?peek', 'ABC-n2.tomcat1')->{missing}, 'id="ABC-n2"', "memcached-session-manager's form");
+    $r = ask($one, '/count?peek', '');
+    is($r->{status}, 200);
+};
+
+subtest 'several cookies of the name: the one whose session is held' => sub {
+    my $r = ask($one, '/count');
+    my $id = $r->{backup}{id};
+    for my $cookies ("JSESSIONID=STALE.tomcat2; JSESSIONID=$id.tomcat2", "JSESSIONID=$id.tomcat2; JSESSIONID=STALE.tomcat1",
+        "JSESSIONID=STALE.tomcat2; JSESSIONID=$id.tomcat1; JSESSIONID=OTHER.tomcat2") {
+        $r = seen($one->request('GET', '/test/count?peek', { 'Session-Backup-Accept' => $ACCEPT, Cookie => $cookies }));
+        is($r->{count}, 1);
+    }
+    $r = seen($one->request('GET', '/test/count', { 'Session-Backup-Accept' => $ACCEPT, Cookie => 'JSESSIONID=FIRST.tomcat2; JSESSIONID=SECOND.tomcat2' }));
+    is($r->{missing}, 'id="FIRST"', 'none is held: the first is named');
+};
+
+# ---- ids that change, sessions that end -----------------------------------------------------
+
+subtest 'login' => sub {
+    my $r = ask($one, '/count');
+    my $old = $r->{backup}{id};
+    $r = ask($one, '/login', $r->{jar});
+    my $new = $r->{backup}{id};
+    isnt($new, $old);
+    is($r->{backup}{was}, $old, 'changeSessionId');
+    is($r->{cookie}, "$new.tomcat1");
+    $r = ask($one, '/count', $r->{jar});
+    is($r->{count}, 2);
+    is($r->{backup}{was}, undef, 'told once');
+
+    $r = ask($one, '/login?user=alice', $r->{jar});
+    is($r->{backup}{was}, $new, 'request.login');
+    my $told = $r->{backup};
+    like(ask($one, '/state', $r->{jar})->{body}, qr/user=alice auth=BASIC role=true/);
+    my ($created) = ask($one, '/state', $r->{jar})->{body} =~ /created=(\d+)/;
+    my $jar = $r->{jar};
+    is(put($two, $told->{id}, 2, $told->{seq}, $told->{state})->{status}, 204);
+    like(ask($two, '/state', $jar)->{body}, qr/user=alice auth=BASIC role=true created=$created max=1800/, 'user, auth type, role and times survive');
+
+    # the response that changed the id could not say so
+    $r = ask($one, '/count');
+    $old = $r->{backup}{id};
+    $jar = $r->{jar};
+};
+
+subtest 'logout' => sub {
+    my $r = ask($one, '/count');
+    my ($id, $jar, $told) = ($r->{backup}{id}, $r->{jar}, $r->{backup});
+    $r = ask($one, '/logout', $jar);
+    is_deeply($r->{backup}, { id => $id, gone => 1 });
+    $r = ask($one, '/count?peek', $jar);
+    is($r->{status}, 200, 'its id is not missing');
+    is($r->{count}, 0);
+    is_deeply($r->{backup}, { id => $id, gone => 1 }, 'and is told again');
+    is(put($one, $id, 1, $told->{seq}, $told->{state})->{status}, 412, 'what was ended is not brought back');
+
+    $r = ask($one, '/count');
+    $id = $r->{backup}{id};
+    $r = ask($one, '/logout?again', $r->{jar});
+    is($r->{backup}{was}, $id, 'logout and a new session in one response');
+    isnt($r->{backup}{id}, $id);
+    is($r->{backup}{gone}, undef);
+    $r = ask($one, '/count', $r->{jar});
+    is($r->{count}, 2);
+
+    $r = ask($one, '/logout?again');
+    ok($r->{backup}{state}, 'a session made and nothing before it');
+    is($r->{backup}{was}, undef);
+};
+
+# ---- sessions in URLs -------------------------------------------------------------------------
+
+subtest ';jsessionid=' => sub {
+    my $r = ask($one, '/count');
+    my $told = $r->{backup};
+    my $path = "/count;jsessionid=$told->{id}.tomcat1";
+    is(ask($one, $path)->{count}, 2);
+    $r = ask($two, $path, undef, 'Session-Restore' => restore_field($told->{id}, 2, $told->{seq}, $told->{state}));
+    is($r->{count}, 2, 'restored');
+    $r = ask($two, "/url;jsessionid=$told->{id}.tomcat1");
+    like($r->{body}, qr{url=/test/count;jsessionid=\Q$told->{id}\E\.tomcat2 }, 'URLs get the new route');
+    $r = ask($two, "/redirect;jsessionid=$told->{id}.tomcat1");
+    like($r->{headers}{location}[0], qr/;jsessionid=\Q$told->{id}\E\.tomcat2/, 'redirects, too');
+    is($r->{backup}{id}, $told->{id}, 'and a redirect carries the backup');
+};
+
+# ---- responses that are committed early ---------------------------------------------------------
+
+sub committed_early {
+    my ($where, $request) = @_;
+    for my $path ('/flush?first', '/overflow?bytes=20000', '/overflow?bytes=20000&stream', '/overflow?bytes=8192&stream', '/throw', '/error', '/redirect') {
+        my $jar = ask($where, '/cart?add=early')->{jar};
+        my $r = $request->($path, $jar);
+        ok($r->{backup}, "$path carries its backup") or next;
+        my $other = $where == $two ? $one : $two;
+        my $peek = ask($other, '/count?peek', $jar, 'Session-Restore' => restore_field($r->{backup}{id}, 7, $r->{backup}{seq}, state_of($where, $r->{backup})));
+        is($peek->{count}, 1, '... of the moment of the commit');
+        next if $path !~ /flush/;
+        $r = $request->('/ping', $jar);
+        ok($r->{backup}, 'what changed after it comes with the next response, whatever that is') or next;
+        $peek = ask($other, '/count?peek', $jar, 'Session-Restore' => restore_field($r->{backup}{id}, 8, $r->{backup}{seq}, $r->{backup}{state}));
+        is($peek->{count}, 2);
+        is($request->('/ping', $jar)->{backup}, undef, 'once');
+    }
+    my $r = $request->('/flush', ask($where, '/cart?add=early')->{jar});
+    is($r->{backup}, undef, 'nothing had changed before the flush');
+    my $jar = ask($where, '/count')->{jar};
+    $r = $request->('/flush?logout', $jar);
+    is($r->{backup}, undef, 'ended after the commit');
+    $r = $request->('/ping', $jar);
+    is($r->{backup}{gone}, 1, '... is told by the next response');
+}
+
+subtest 'committed early, http' => sub {
+    committed_early($one, sub { ask($one, @_) });
+};
+subtest 'committed early, http, the Valve in the Engine' => sub {
+    committed_early($three, sub { ask($three, @_) });
+};
+subtest 'committed early, ajp' => sub {
+    committed_early($one, sub {
+        my ($path, $cookie) = @_;
+        seen(Ajp::request($one->ajp_port, 'GET', "/test$path", { 'session-backup-accept' => $ACCEPT, cookie => "JSESSIONID=$cookie" }), $cookie);
+    });
+};
+
+subtest 'a client that goes away leaves nothing to the next request of its connection' => sub {
+    for (1 .. 20) {
+        my $socket = $one->send_request('GET', '/test/slow?ms=20', { 'Session-Backup-Accept' => $ACCEPT });
+        close $socket;
+    }
+    sleep 0.3;
+    for (1 .. 20) {
+        my $r = $one->request('GET', '/test/count');
+        is($r->{status}, 200);
+        is($r->{headers}{'session-backup'}, undef);
+    }
+};
+
+subtest 'async' => sub {
+    my $r = ask($one, '/async?ms=20');
+    is($r->{count}, 1);
+    is($r->{backup} && $r->{backup}{id}, base_of($r->{jar}), 'answered by another thread');
+    my $jar = $r->{jar};
+    $r = ask($one, '/async?dispatch', $jar);
+    is($r->{count}, 2);
+    is($r->{backup} && $r->{backup}{id}, base_of($jar), 'dispatched');
+    my $peek = ask($two, '/count?peek', $jar, 'Session-Restore' => restore_field($r->{backup}{id}, 2, $r->{backup}{seq}, $r->{backup}{state}));
+    is($peek->{count}, 2);
+};
+
+# ---- many at once ---------------------------------------------------------------------------------
+
+subtest 'parallel requests of one session' => sub {
+    my $r = ask($one, '/count');
+    my $told = $r->{backup};
+    my $jar = $r->{jar};
+    my $restore = restore_field($told->{id}, 2, $told->{seq}, $told->{state});
+    my @sockets = map {
+        $two->send_request('GET', '/test/count?ms=50', { 'Session-Backup-Accept' => $ACCEPT, Cookie => "JSESSIONID=$jar", 'Session-Restore' => $restore });
+    } 1 .. 20;
+    my @answers = map { seen($two->read_response($_)) } @sockets;
+    is_deeply([sort { $a <=> $b } map { $_->{count} } @answers], [2 .. 21], '20 restores of the same, 20 distinct values');
+    is(scalar(grep { $_->{backup} } @answers), 20, 'each response carries a backup');
+    my ($newest) = sort { $b->{backup}{seq} <=> $a->{backup}{seq} } @answers;
+    my $peek = ask($three, '/count?peek', $jar, 'Session-Restore' => restore_field($told->{id}, 3, $newest->{backup}{seq}, $newest->{backup}{state}));
+    is($peek->{count}, 21, 'and the newest one has all of them');
+    for my $answer (@answers) {
+        my $id = $answer->{backup}{id};
+        put($three, "COPY$answer->{count}", 1, 1, $answer->{backup}{state});
+        my $copy = ask($three, '/count?peek', "COPY$answer->{count}.tomcat3");
+        cmp_ok($copy->{count}, '>=', $answer->{count}, "the backup with count $answer->{count} has it");
+    }
+};
+
+# ---- what cannot be serialised -----------------------------------------------------------------------
+
+subtest 'an attribute that cannot be serialised stays in the session' => sub {
+    my $jar = ask($one, '/count')->{jar};
+    my $r = ask($one, '/set?what=plain', $jar);
+    is(ask($one, '/count', $jar)->{count}, 2);
+    like(ask($one, '/state', $jar)->{body}, qr/odd=java\.lang\.Object/, 'a backup does not take it away');
+    my $told = ask($one, '/count', $jar)->{backup};
+    $r = ask($two, '/count', $jar, 'Session-Restore' => restore_field($told->{id}, 2, $told->{seq}, $told->{state}));
+    is($r->{count}, 4, 'the rest is restored');
+    like(ask($two, '/state', $jar)->{body}, qr/odd=- /);
+    my @said = $one->log =~ /odd \(java\.lang\.Object\) cannot be serialised/g;
+    is(scalar @said, 1, 'said once');
+};
+
+# ---- other places and settings ---------------------------------------------------------------------------
+
+subtest 'in a Host, in the root application, without a jvmRoute, with Tomcat keeping sessions over a restart' => sub {
+    my $t = Tomcat->start(valve => 'host', context => '', persist => 1, secret_file => $secret_file);
+    my $root = sub { my ($path, $cookie, %more) = @_;
+        seen($t->request('GET', $path, { 'Session-Backup-Accept' => $ACCEPT, $cookie ? (Cookie => "JSESSIONID=$cookie") : (), %more }), $cookie) };
+    my $r = $root->('/count');
+    is($r->{backup}{id}, $r->{cookie}, 'the whole id');
+    is($r->{backup}{at}, undef, 'the default place');
+    my ($jar, $told) = ($r->{jar}, $r->{backup});
+    $r = $root->('/count', 'A.B', 'Session-Restore' => restore_field('A.B', 2, 1, $told->{state}));
+    is($r->{count}, 2, 'a dot means nothing without a jvmRoute');
+    is($r->{cookie}, undef);
+    is(fetch($t, 'A.B', at => $WELL_KNOWN)->{status}, 200);
+    is(fetch($t, 'A.B', at => "/test$WELL_KNOWN", key => '')->{status}, 404, 'no application there');
+    $r = $root->('/big?bytes=20000', $jar);
+    is($r->{backup}{at}, $WELL_KNOWN);
+
+    $t->terminate;
+    $t->restart;
+    $r = $root->('/count', $jar);
+    is($r->{status}, 425, 'Tomcat kept it; nobody knows how new that copy is');
+    $r = $root->('/count', $jar, 'Session-Restore' => qq(id="$jar", none));
+    is($r->{count}, 2, 'no backup: then the copy that is there');
+    $t->terminate;
+    $t->restart;
+    $r = $root->('/count?peek', $jar, 'Session-Restore' => restore_field($jar, 5, 1, $told->{state}));
+    is($r->{count}, 1, 'a backup: then that');
+};
+
+subtest 'peers that are not trusted; missing="continue"; a second secret; a secret that changes' => sub {
+    my $own = "$secret_dir/own";
+    write_file($own, "$secret\n");
+    write_file("$secret_dir/old", 'a secret of long ago, well known');
+    my ($far, $near) = Tomcat->start_all(
+        { route => 'tomcat4', valve => 1, secret_file => $secret_file, valve_attributes => { proxies => '192\.0\.2\.\d+' } },
+        { route => 'tomcat5', valve => 'host', secret_file => $own, valve_attributes => { missing => 'continue', previousSecretFile => "$secret_dir/old" } });
+    my $told = ask($one, '/count')->{backup};
+    my $r = ask($far, '/count', "$told->{id}.tomcat1", 'Session-Restore' => restore_field($told->{id}, 2, 5, $told->{state}));
+    is($r->{status}, 200, 'no 425');
+    is($r->{count}, 1, 'no restore');
+    is($r->{backup}, undef, 'no backup');
+    is(put($far, $told->{id}, 2, 5, $told->{state})->{status}, 403);
+    is(fetch($far, $told->{id})->{status}, 403);
+
+    $r = ask($near, '/count', 'NOTHELD.tomcat1');
+    is($r->{status}, 200, 'continue');
+    is($r->{count}, 1);
+    is(put($near, 'ID1', 1, 1, $told->{state}, key => 'a secret of long ago, well known')->{status}, 204, 'the previous secret');
+    is(put($near, 'ID2', 1, 1, $told->{state})->{status}, 204, 'the secret');
+    sleep 1.1;
+    write_file($own, 'and now for something completely different');
+    is(put($near, 'ID3', 1, 1, $told->{state})->{status}, 403, 'not any more');
+    is(put($near, 'ID3', 1, 1, $told->{state}, key => 'and now for something completely different')->{status}, 204, 'the new one, without a restart');
+    sleep 1.1;
+    write_file($own, 'short');
+    is(put($near, 'ID4', 1, 1, $told->{state}, key => 'and now for something completely different')->{status}, 204, 'a file that has become unusable changes nothing');
+    like($near->log, qr/kept the old secret; the secret in \S+ has 5 bytes; at least 16/);
+};
+
+subtest 'a wrong setting stops the application and says why' => sub {
+    write_file("$secret_dir/short", "too short\n");
+    for my $case (
+        [{ secret_file => "$secret_dir/none" }, qr/secret file \S+ cannot be read/],
+        [{ secret_file => "$secret_dir/short" }, qr/has 9 bytes; at least 16 are needed/],
+        [{ secret_file => undef }, qr/secretFile is missing/],
+        [{ secret_file => $secret_file, valve_attributes => { missing => '404' } }, qr/allowed are 425 and continue/],
+        [{ secret_file => $secret_file, valve_attributes => { proxies => '(' } }, qr/proxies is not a regular expression/],
+        [{ secret_file => $secret_file, valve_attributes => { classFilter => 'a;maxdepth=x' } }, qr/classFilter is not a list of patterns/],
+    ) {
+        my ($option, $message) = @$case;
+        my $t = Tomcat->new(route => 'tomcat6', valve => 1, %$option);
+        ok(!eval { $t->launch->wait_ready; 1 }, 'it does not start');
+        like($t->log, $message);
+        $t->kill9;
+    }
+};
+
+subtest 'no id and no state in any log' => sub {
+    for my $t ($one, $two, $three) {
+        my $log = $t->log;
+        cmp_ok(length $log, '>', 100);
+        my @found = grep { length > 8 && index($log, $_) >= 0 } keys %ids;
+        is(scalar @found, 0, $t->route);
+        unlike($log, qr/rO0AB/);
+    }
+    cmp_ok(scalar keys %ids, '>', 50);
+};
+
+done_testing;
