@@ -41,6 +41,7 @@ C
 host id       => 'SessionHAId cookie=PHPSESSID';
 host store    => "SessionHAStore $m1 $m2";
 host copies   => "SessionHACopies 1\n<Location \"/two\">\nSessionHAStore $m1 $m2\n</Location>";
+host both     => "<Proxy \"balancer://m\">\nSessionHACopies 1\n</Proxy>\n<Location \"/two\">\nSessionHAStore $m2 $m1\n</Location>";
 host alone    => "SessionHAStore $m2\nSessionHACopies 32";
 
 my $backend = Backend->start(port => $v->{backend1_port}, app => sub {
@@ -94,6 +95,7 @@ my @missing = (         # virtual host, path, cookie, status
     ['id',       '/a',      $lost->() . '; PHPSESSID=abc', 503, '... but the cookie that was named'],
     ['store',    '/a',      $lost->(), 503, 'SessionHAStore in the virtual host'],
     ['copies',   '/two/a',  $lost->(), 503, 'SessionHAStore in <Location>, SessionHACopies in the virtual host'],
+    ['both',     '/two/a',  $lost->(), 503, 'SessionHAStore in <Location>, SessionHACopies in <Proxy>'],
 );
 my $second = Daemon->memcached($v->{memcached2_port});
 plan tests => @captured + @missing + 4;
