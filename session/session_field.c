@@ -512,16 +512,17 @@ apr_status_t ha_field_base64_check(const ha_blob *text, apr_size_t *decoded)
 
 apr_status_t ha_field_base64_decode(const ha_blob *text, apr_pool_t *p, ha_blob *out)
 {
+    const ha_blob in = *text;           /* text and out may be the same */
     unsigned char *bytes;
     apr_size_t len;
-    apr_status_t rv = ha_field_base64_check(text, &len);
+    apr_status_t rv = ha_field_base64_check(&in, &len);
 
     out->data = NULL;
     out->len = 0;
     if (rv != APR_SUCCESS)
         return rv;
-    bytes = apr_palloc(p, text->len / 4 * 3 + 1);       /* it writes the padding's bytes too */
-    if (text->len && EVP_DecodeBlock(bytes, text->data, (int)text->len) < 0)
+    bytes = apr_palloc(p, in.len / 4 * 3 + 1);      /* it writes the padding's bytes too */
+    if (in.len && EVP_DecodeBlock(bytes, in.data, (int)in.len) < 0)
         return APR_EINVAL;
     out->data = bytes;
     out->len = len;
