@@ -90,8 +90,11 @@ const char *ha_state_secret(const char *file, int make, ha_blob *content, apr_po
     apr_size_t len = SECRET_FILE_MAX;
     char *bytes;
     const char *wrong = NULL;
-    apr_status_t rv = apr_file_open(&f, file, APR_FOPEN_READ | APR_FOPEN_BINARY, APR_FPROT_OS_DEFAULT, p);
+    apr_status_t rv = apr_stat(&found, file, APR_FINFO_TYPE, p);
 
+    if ((rv == APR_SUCCESS || rv == APR_INCOMPLETE) && found.filetype != APR_REG)
+        return apr_psprintf(p, "the secret %s is not a file", file);    /* and opening a pipe would wait */
+    rv = apr_file_open(&f, file, APR_FOPEN_READ | APR_FOPEN_BINARY, APR_FPROT_OS_DEFAULT, p);
     if (APR_STATUS_IS_ENOENT(rv) && make) {
         if (APR_SUCCESS != (rv = make_secret(file, p)))
             return because(p, "cannot make the secret", file, rv);
@@ -103,13 +106,9 @@ const char *ha_state_secret(const char *file, int make, ha_blob *content, apr_po
     if (rv != APR_SUCCESS)
         return because(p, "cannot open the secret", file, rv);
 
-    rv = apr_file_info_get(&found, APR_FINFO_TYPE | APR_FINFO_PROT, f);
+    rv = apr_file_info_get(&found, APR_FINFO_PROT, f);
     if (rv != APR_SUCCESS && rv != APR_INCOMPLETE) {
         wrong = because(p, "cannot look at the secret", file, rv);
-        goto leave;
-    }
-    if (found.filetype != APR_REG) {
-        wrong = apr_psprintf(p, "the secret %s is not a file", file);
         goto leave;
     }
     if (found.protection & OTHERS) {
