@@ -311,6 +311,18 @@ static const char *set_retry(cmd_parms *cmd, void *dir, int argc, char *const ar
     return wrong;
 }
 
+static const char *set_member_timeout(cmd_parms *cmd, void *dir, const char *arg)
+{
+    ha_config *c = section_of(cmd, dir);
+
+    if (ap_cstr_casecmp(arg, "off") == 0) {
+        c->member_timeout = 0;
+        return NULL;
+    }
+    return parse_time(cmd, arg, "s", apr_time_from_msec(50), apr_time_from_sec(3600), "from 50ms to 3600s, or off",
+                      &c->member_timeout);
+}
+
 static const char *set_on_missing(cmd_parms *cmd, void *dir, const char *arg)
 {
     ha_config *c = section_of(cmd, dir);
@@ -420,6 +432,8 @@ const command_rec ha_config_commands[] = {
     AP_INIT_TAKE1("SessionHAMaxSize", set_max_size, NULL, ANYWHERE, "largest state that is kept: 1 to 1g (1m)"),
     AP_INIT_TAKE_ARGV("SessionHARetry", set_retry, NULL, ANYWHERE,
                       "off, safe or idempotent (idempotent), then max=1, body=64k"),
+    AP_INIT_TAKE1("SessionHAMemberTimeout", set_member_timeout, NULL, ANYWHERE,
+                  "no byte of an answer after it: probe the member (off)"),
     AP_INIT_TAKE1("SessionHAOnMissing", set_on_missing, NULL, ANYWHERE, "continue, 503 or a URL (continue)"),
     AP_INIT_TAKE12("SessionHASecret", set_secret, NULL, ANYWHERE, "file:PATH, and file:PATH of the one before"),
     AP_INIT_TAKE1("SessionHAIgnore", add_ignore, NULL, ANYWHERE, "a regular expression of URIs that need no backup"),
@@ -434,7 +448,7 @@ void *ha_config_create(apr_pool_t *p, char *dir)
     ha_config *c = apr_pcalloc(p, sizeof(*c));
 
     c->enabled = c->copies = c->backup = c->ttl = c->retry = c->on_missing = c->journal = UNSET;
-    c->store_timeout = c->max_size = UNSET;
+    c->store_timeout = c->max_size = c->member_timeout = UNSET;
     c->retry_max = UNSET;
     c->retry_body = UNSET;
     return c;
@@ -456,6 +470,7 @@ void *ha_config_merge(apr_pool_t *p, void *base, void *add)
     MERGE_POINTER(native);
     MERGE_NUMBER(ttl);
     MERGE_NUMBER(max_size);
+    MERGE_NUMBER(member_timeout);
     MERGE_POINTER(secret_line);
     MERGE_NUMBER(journal);
     MERGE_POINTER(server);
@@ -498,6 +513,7 @@ void ha_config_fill_in(ha_config *c, const ha_written *w)
         c->retry_max = DEFAULT_RETRY_MAX;
         c->retry_body = DEFAULT_RETRY_BODY;
     }
+    DEFAULT_NUMBER(member_timeout, 0);
     DEFAULT_NUMBER(on_missing, HA_CONTINUE);
     DEFAULT_POINTER(secret_line, APR_ARRAY_IDX(w->secrets, 0, ha_secret_line *));
     DEFAULT_NUMBER(journal, DEFAULT_JOURNAL);
@@ -535,6 +551,11 @@ apr_int64_t ha_config_max_size(const ha_config *c)
 ha_retry ha_config_retry(const ha_config *c)
 {
     return c->retry;
+}
+
+apr_interval_time_t ha_config_member_timeout(const ha_config *c)
+{
+    return c->member_timeout;
 }
 
 int ha_config_retry_max(const ha_config *c)

@@ -54,6 +54,7 @@ typedef struct ha_config {
     int retry;                      /* ha_retry */
     int retry_max;                  /* how often */
     apr_int64_t retry_body;         /* bytes of a body that are kept for it */
+    apr_interval_time_t member_timeout;     /* SessionHAMemberTimeout; 0: off */
     int on_missing;                 /* ha_on_missing */
     const char *on_missing_url;
     ha_secret_line *secret_line;
@@ -73,6 +74,7 @@ apr_int64_t ha_config_max_size(const ha_config *);
 ha_on_missing ha_config_on_missing(const ha_config *);
 apr_interval_time_t ha_config_store_timeout(const ha_config *);
 ha_retry ha_config_retry(const ha_config *);
+apr_interval_time_t ha_config_member_timeout(const ha_config *);    /* 0: off */
 int ha_config_retry_max(const ha_config *);
 apr_int64_t ha_config_retry_body(const ha_config *);
 ha_store *ha_config_store(const ha_config *);       /* NULL only with SessionHA Off or SessionHABackup off */

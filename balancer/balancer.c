@@ -15,8 +15,11 @@ void ha_balancer_register_hooks(apr_pool_t *p)
 
 apr_status_t ha_balancer_child(server_rec *s, ha_table *table, apr_pool_t *pchild)
 {
+    apr_status_t rv;
+
     ha_request_child(table);
     ha_members_child(pchild);
     ha_exchange_child();
-    return ha_async_child(pchild);
+    rv = ha_hung_child(pchild);
+    return rv == APR_SUCCESS ? ha_async_child(pchild) : rv;
 }

@@ -48,6 +48,7 @@ static ha_outcome hand_over(ha_request *q, request_rec *r, proxy_worker *worker,
     x.field = HA_FIELD_RESTORE;
     x.value = ha_field_restore(r->pool, q->sid.id, version, NULL, mac);
     x.body = state;
+    x.patience = ha_config_member_timeout(q->cfg);
     if (ha_exchange_run(&x, r->pool) != APR_SUCCESS) {
         *why = "the member did not answer the restore";
         return HA_UNAVAILABLE;
@@ -197,6 +198,7 @@ static void look_for_missing(ha_request *q, request_rec *r)
 static int run(ha_request *q, request_rec *r, proxy_worker *worker, proxy_server_conf *conf, char *url,
                const char *proxyname, apr_port_t proxyport)
 {
+    ha_wait *wait;
     int status;
 
     apr_table_unset(r->headers_in, HA_FIELD_RESTORE);
@@ -212,7 +214,9 @@ static int run(ha_request *q, request_rec *r, proxy_worker *worker, proxy_server
     q->answered = q->passed = q->swallow = 0;
     q->asked = apr_time_now();
     hide_keepalives(q, r);
+    wait = ha_hung_enter(r->pool, worker, q->slot, r->server, ha_config_member_timeout(q->cfg), &q->passed);
     status = proxy_run_scheme_handler(r, worker, conf, url, proxyname, proxyport);
+    ha_hung_leave(wait);
     ha_attempt_show_keepalives(q, r);
     if (!q->answered)
         ha_response_take(q, r);                 /* an answer that met no filter: ProxyErrorOverride */

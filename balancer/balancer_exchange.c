@@ -25,6 +25,7 @@ typedef struct sink {
     apr_bucket_brigade *kept;
     apr_size_t len;
     int too_large, done;
+    volatile unsigned char answered;    /* read by the watch */
 } sink;
 
 /* ---- the two ends ------------------------------------------------------------------ */
@@ -57,6 +58,7 @@ static apr_status_t sink_filter(ap_filter_t *f, apr_bucket_brigade *bb)
     apr_bucket *b;
     apr_status_t rv = APR_SUCCESS;
 
+    s->answered = 1;
     for (b = APR_BRIGADE_FIRST(bb); b != APR_BRIGADE_SENTINEL(bb); b = APR_BUCKET_NEXT(b)) {
         const char *data;
         apr_size_t len;
@@ -183,6 +185,7 @@ apr_status_t ha_exchange_run(ha_exchange *x, apr_pool_t *parent)
     sink s = { 0 };
     ha_blob body = x->body;
     char *url;
+    ha_wait *wait;
     int status;
 
     x->status = 0;
@@ -210,7 +213,9 @@ apr_status_t ha_exchange_run(ha_exchange *x, apr_pool_t *parent)
     ap_set_module_config(r->request_config, &session_ha_module, guard);
 
     url = apr_pstrdup(p, r->filename + sizeof "proxy:" - 1);
+    wait = ha_hung_enter(p, x->worker, NULL, x->server, x->patience, &s.answered);
     status = proxy_run_scheme_handler(r, x->worker, x->conf, url, NULL, 0);
+    ha_hung_leave(wait);
     if (status != OK)
         goto leave;             /* refused, timed out, garbled; a member's own error status comes as OK */
     if (s.too_large || !s.done) {

@@ -74,7 +74,7 @@ typedef struct ha_request {
     /* the attempt */
     unsigned inside : 1;        /* re-entry guard of scheme_handler */
     unsigned filtered : 1;      /* the response filter is in */
-    unsigned passed : 1;        /* the member's answer has come to the response filter */
+    volatile unsigned char passed;  /* the member's answer has come to the response filter; read by the watch */
     unsigned answered : 1;      /* our fields were taken out of the answer */
     unsigned swallow : 1;       /* this answer is for us, not for the client */
     unsigned missing : 1;       /* it was: "I do not have the session" */
@@ -132,6 +132,7 @@ typedef struct ha_exchange {
     const char *field, *value;          /* one protocol field */
     ha_blob body;                       /* data NULL: none */
     apr_size_t max;                     /* of the answer's body; a larger one ends the exchange */
+    apr_interval_time_t patience;       /* SessionHAMemberTimeout; 0: the worker's own time-outs only */
 
     int status;                         /* the member's answer; 0: none */
     ha_blob answer;                     /* in the pool */
@@ -144,6 +145,15 @@ void ha_exchange_from(ha_exchange *x, request_rec *r, proxy_server_conf *conf, p
 apr_status_t ha_exchange_run(ha_exchange *x, apr_pool_t *p);
 void ha_exchange_hooks(apr_pool_t *p);
 void ha_exchange_child(void);
+
+/* Members that do not answer (balancer_hung.c). While entered, the wait is watched: after timeout without
+ * *answered the member is probed, and if it is deaf, its connections in this process are shut down. timeout <= 0, or a
+ * scheme that cannot be probed: NULL. */
+typedef struct ha_wait ha_wait;
+ha_wait *ha_hung_enter(apr_pool_t *p, proxy_worker *worker, ha_member_slot *slot, server_rec *s,
+                       apr_interval_time_t timeout, const volatile unsigned char *answered);
+void ha_hung_leave(ha_wait *w);
+apr_status_t ha_hung_child(apr_pool_t *pchild);
 
 /* A body that may have to be sent again (balancer_body.c); kept up to limit bytes. */
 typedef struct ha_body ha_body;

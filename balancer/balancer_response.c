@@ -164,6 +164,7 @@ static backup_job *make_job(ha_request *q, request_rec *r, const ha_field_backup
     else if (!field->gone) {
         job->fetch = 1;
         ha_exchange_from(&job->x, r, q->conf, q->worker, p);
+        job->x.patience = ha_config_member_timeout(q->cfg);
     }
     return job;
 }
