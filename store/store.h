@@ -9,9 +9,9 @@
  *   request  get / put / add / remove, from any thread, within call->deadline
  *
  * Keys are printable ASCII without space, at most HA_STORE_KEY_MAX bytes. A part between colons that is
- * 64 lower-case hex digits (a session's digest) alone decides where a key is placed, so that
- * everything of one session ("ha:b:<digest>", "ha:c:<digest>:7") lies on the same nodes; a key without
- * such a part is placed by all of it.
+ * 64 bytes long (a session's digest in hex) alone decides where a key is placed, so that everything of
+ * one session ("ha:b:<digest>", "ha:c:<digest>:7") lies on the same nodes; a key without such a part is
+ * placed by all of it.
  */
 #ifndef HA_STORE_H
 #define HA_STORE_H
@@ -19,6 +19,7 @@
 #include "../mod_session_ha.h"
 
 #define HA_STORE_NODES_MAX 32
+#define HA_STORE_PLACE_LEN 64
 #define HA_STORE_KEY_MAX  160   /* a provider's limit is 200; parts of large values add to it */
 
 typedef struct ha_store ha_store;

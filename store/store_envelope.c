@@ -27,37 +27,46 @@ static apr_uint64_t get64(const unsigned char *p)
     return (apr_uint64_t)get32(p) << 32 | get32(p + 4);
 }
 
-/* Eight bytes as a number, the same on every machine; compilers make one load of it. */
+/* Eight bytes as a number, the same on every machine. */
 static apr_uint64_t word(const unsigned char *p)
 {
-    return (apr_uint64_t)p[0] | (apr_uint64_t)p[1] << 8 | (apr_uint64_t)p[2] << 16 | (apr_uint64_t)p[3] << 24
-         | (apr_uint64_t)p[4] << 32 | (apr_uint64_t)p[5] << 40 | (apr_uint64_t)p[6] << 48 | (apr_uint64_t)p[7] << 56;
+    apr_uint64_t w;
+
+    memcpy(&w, p, 8);
+#if APR_IS_BIGENDIAN
+    w = (w & APR_UINT64_C(0x00ff00ff00ff00ff)) << 8 | (w >> 8 & APR_UINT64_C(0x00ff00ff00ff00ff));
+    w = (w & APR_UINT64_C(0x0000ffff0000ffff)) << 16 | (w >> 16 & APR_UINT64_C(0x0000ffff0000ffff));
+    w = w << 32 | w >> 32;
+#endif
+    return w;
 }
 
-/* This runs over every stored byte, on the path of a captured response: a word a step (xor,
- * rotate, multiply by an odd number: each step can be undone, so no change of one word is lost). */
+/* This runs over every stored byte, on the path of a captured response: two words a step, and each of the four
+ * operations can be undone, so a change of one word is never lost. */
+#define STEP(h, v, w) ((h) = ((h) ^ (v)) * APR_UINT64_C(0x9e3779b97f4a7c15), (h) = ((h) << 29 | (h) >> 35) + (w))
+
 static apr_uint64_t mix(apr_uint64_t h, const void *data, apr_size_t len)
 {
-    const apr_uint64_t odd = APR_UINT64_C(0x9e3779b97f4a7c15);
     const unsigned char *p = data;
     apr_uint64_t last = 0;
     apr_size_t i;
 
     h ^= len;
-    for (; len >= 32; p += 32, len -= 32) {
-        h = ((h ^ word(p)) << 29 | (h ^ word(p)) >> 35) * odd;
-        h = ((h ^ word(p + 8)) << 29 | (h ^ word(p + 8)) >> 35) * odd;
-        h = ((h ^ word(p + 16)) << 29 | (h ^ word(p + 16)) >> 35) * odd;
-        h = ((h ^ word(p + 24)) << 29 | (h ^ word(p + 24)) >> 35) * odd;
+    for (; len >= 64; p += 64, len -= 64) {
+        STEP(h, word(p), word(p + 8));
+        STEP(h, word(p + 16), word(p + 24));
+        STEP(h, word(p + 32), word(p + 40));
+        STEP(h, word(p + 48), word(p + 56));
     }
     for (; len >= 8; p += 8, len -= 8) {
-        h = ((h ^ word(p)) << 29 | (h ^ word(p)) >> 35) * odd;
+        STEP(h, word(p), 0);
     }
     for (i = 0; i < len; i++) {
         last = last << 8 | p[i];
     }
-    h = ((h ^ last) << 29 | (h ^ last) >> 35) * odd;
-    return h ^ h >> 32;
+    STEP(h, last, 0);
+    h = (h ^ h >> 32) * APR_UINT64_C(0x9e3779b97f4a7c15);
+    return h ^ h >> 29;
 }
 
 static apr_uint64_t checksum(const unsigned char *head, const char *key, const void *data, apr_size_t len)

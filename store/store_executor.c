@@ -123,7 +123,12 @@ apr_pool_t *ha_executor_pool(ha_executor *ex)
 
 int ha_executor_stuck(ha_executor *ex, int lane)
 {
-    return ex->lanes[lane].stuck;
+    int stuck;
+
+    apr_thread_mutex_lock(ex->lock);
+    stuck = ex->lanes[lane].stuck;
+    apr_thread_mutex_unlock(ex->lock);
+    return stuck;
 }
 
 apr_status_t ha_executor_close(ha_executor *ex, apr_interval_time_t patience)
