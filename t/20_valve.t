@@ -248,8 +248,8 @@ subtest 'inline: the next member goes on where the first one stopped' => sub {
     like(ask($two, '/cart', $jar)->{body}, qr/cart=apple /);
 
     my $first = ask($one, '/count')->{backup};
-    $r = ask($three, '/count?peek', "$first->{id}.tomcat1", 'Session-Restore' => restore_field($first->{id}, 2, $first->{seq}, $first->{state}));
-    is($r->{backup}{epoch}, 2, 'a restore is a change: told although the request changed nothing');
+    $r = ask($three, '/ping', "$first->{id}.tomcat1", 'Session-Restore' => restore_field($first->{id}, 2, $first->{seq}, $first->{state}));
+    is($r->{backup}{epoch}, 2, 'a restore is a change: told although the request did not look at it');
 };
 
 subtest 'PUT: 204, 412, 403' => sub {
@@ -330,13 +330,18 @@ subtest 'the class filter' => sub {
     like(ask($two, '/state')->{body}, qr/sprung=false/, '... was never made');
     is(put($three, $told->{id}, 2, $told->{seq}, $told->{state})->{status}, 204, 'no filter for it there');
     like(ask($three, '/state', $jar)->{body}, qr/odd=shop.Trap sprung=true/);
-    # a HashSet with an object of java.beans.EventHandler's proxy, cut to what is read first: its class
-    my $bad = "\xac\xed\0\5sr\0\x16java.beans.EventHandler" . "\0" x 8 . "\2\0\0xp";
-    is(put($three, 'GADGET', 1, 1, $bad)->{status}, 422, 'known gadgets are turned away without a filter');
-    my $deep = "\xac\xed\0\5" . ("ur\0\x13[Ljava.lang.Object;\x90\xceX\x9f\x10s)l\2\0\0xp\0\0\0\1") . ("uq\0~\0\0\0\0\0\1" x 5000) . 'p';
-    is(put($three, 'DEEP', 1, 1, $deep)->{status}, 422, 'nested 5000 deep');
-    my $wide = "\xac\xed\0\5ur\0\x13[Ljava.lang.Object;\x90\xceX\x9f\x10s)l\2\0\0xp\x7f\xff\xff\xf0";
-    is(put($three, 'WIDE', 1, 1, $wide)->{status}, 422, 'an array of two thousand million');
+    my $start = "\xac\xed\0\5" . pack('C C/a*', 0x77, pack('n/a*', '/test'));      # as a state starts; then
+    my $array = "ur\0\x13[Ljava.lang.Object;\x90\xceX\x9f\x10s)l\2\0\0xp";
+    my %evil = (
+        'a known gadget' => "sr\0\x16java.beans.EventHandler" . "\0" x 8 . "\2\0\0xp",
+        'nested 5000 deep' => "$array\0\0\0\1" . ("uq\0~\0\0\0\0\0\1" x 5000) . 'p',
+        'an array of two thousand million' => "$array\x7f\xff\xff\xf0");
+    for my $name (sort keys %evil) {
+        my $before = () = $three->log =~ /REJECTED/g;
+        is(put($three, 'EVIL', 1, 1, $start . $evil{$name})->{status}, 422, $name);
+        my $after = () = $three->log =~ /REJECTED/g;
+        is($after, $before + 1, '... by the filter, without being told to');
+    }
     is(ask($three, '/ping')->{status}, 200, 'it lives');
 };
 
@@ -364,6 +369,34 @@ subtest 'an older copy makes way, quietly' => sub {
 };
 
 # ---- 425 ---------------------------------------------------------------------------------
+
+subtest 'routes and ids with dots' => sub {
+    my ($dotted) = Tomcat->start_all({ route => 'node.2', valve => 1, secret_file => $secret_file });
+    my $told = ask($one, '/count')->{backup};
+    my $state = $told->{state};
+    my $r = ask($dotted, '/count', "$told->{id}.node.1", 'Session-Restore' => restore_field($told->{id}, 2, 1, $state));
+    is($r->{count}, 2, 'a route with a dot, of another member');
+    is($r->{cookie}, "$told->{id}.node.2");
+    is($r->{backup}{id}, $told->{id});
+    is(ask($dotted, '/count', "$told->{id}.node.2")->{count}, 3);
+    is(ask($dotted, '/count', $told->{id})->{count}, 4);
+    $r = ask($dotted, '/count', 'A.B.C.node.1', 'Session-Restore' => restore_field('A.B.C', 2, 1, $state));
+    is($r->{count}, 2, 'and dots in the id');
+    is($r->{backup}{id}, 'A.B.C');
+};
+
+subtest 'several applications and one cookie' => sub {
+    my ($t) = Tomcat->start_all({ route => 'tomcat7', valve => 1, secret_file => $secret_file, context => '', neighbours => ['/test'] });
+    my $root = seen($t->request('GET', '/count', { 'Session-Backup-Accept' => $ACCEPT }));
+    my $told = $root->{backup};
+    my $r = ask($t, '/count', $root->{jar});
+    is($r->{status}, 200, 'an application that is sent the id of its neighbour misses nothing');
+    is($r->{count}, 1);
+    isnt($r->{backup}{id}, $told->{id});
+    $r = ask($one, '/count', $root->{jar}, 'Session-Restore' => restore_field($told->{id}, 2, $told->{seq}, $told->{state}));
+    is($r->{count}, 1, "and does not take its neighbour's session");
+    is(put($one, $told->{id}, 2, $told->{seq}, $told->{state})->{status}, 422, '... by PUT neither');
+};
 
 subtest 'not held: 425, and the request has not run' => sub {
     my $id = 'ABCDEF0123456789ABCDEF0123456789';
@@ -421,16 +454,26 @@ subtest 'login' => sub {
     $r = ask($one, '/login?user=alice', $r->{jar});
     is($r->{backup}{was}, $new, 'request.login');
     my $told = $r->{backup};
-    like(ask($one, '/state', $r->{jar})->{body}, qr/user=alice auth=BASIC role=true/);
+    like(ask($one, '/state', $r->{jar})->{body}, qr/user=alice auth=FORM role=true/);
     my ($created) = ask($one, '/state', $r->{jar})->{body} =~ /created=(\d+)/;
     my $jar = $r->{jar};
     is(put($two, $told->{id}, 2, $told->{seq}, $told->{state})->{status}, 204);
-    like(ask($two, '/state', $jar)->{body}, qr/user=alice auth=BASIC role=true created=$created max=1800/, 'user, auth type, role and times survive');
+    like(ask($two, '/state', $jar)->{body}, qr/user=alice auth=FORM role=true created=$created max=1800/, 'user, auth type, role and times survive');
 
-    # the response that changed the id could not say so
-    $r = ask($one, '/count');
-    $old = $r->{backup}{id};
-    $jar = $r->{jar};
+};
+
+subtest 'a form login that has begun at one member ends at the other' => sub {
+    my $r = ask($one, '/private?what=secret');
+    is($r->{body}, "form member=tomcat1\n");
+    my ($jar, $told) = ($r->{jar}, $r->{backup});
+    $r = ask($two, '/j_security_check', $jar, method => 'POST', body => 'j_username=alice&j_password=alice',
+        'Content-Type' => 'application/x-www-form-urlencoded',
+        'Session-Restore' => restore_field($told->{id}, 2, $told->{seq}, state_of($one, $told)));
+    is($r->{status}, 303);
+    like($r->{headers}{location}[0], qr{^/test/private}, 'back to where the user wanted to go');
+    $told = $r->{backup};
+    $r = ask($two, '/private?what=secret', $r->{jar});
+    like($r->{body}, qr/private=alice what=secret member=tomcat2/);
 };
 
 subtest 'logout' => sub {

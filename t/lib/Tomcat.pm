@@ -15,7 +15,7 @@ package Tomcat;
 #
 # Options of start: route (no jvmRoute if undef), http_port, ajp_port, valve (0; 1 = in the Context; 'host'; 'engine'),
 # secret_file, valve_attributes (hash), context ('/test'), manager_xml, context_attributes, context_xml (more elements in
-# the Context), http_attributes, ajp_attributes, cluster ('delta'), receiver_port, peers, persist, java_options (array).
+# the Context), neighbours ([paths] of more contexts with the same application), http_attributes, ajp_attributes, cluster ('delta'), receiver_port, peers, send_options, persist, java_options (array).
 #
 # Nothing outlives the test: the JVM is told by the kernel to die with us (setpriv --pdeathsig), and END kills by pid.
 #
@@ -372,6 +372,14 @@ sub _server_xml {
     my $users = _escape("$self->{base}/conf/tomcat-users.xml");
     my ($http, $ajp, $more, $inside) = map { defined $self->{$_} ? $self->{$_} : '' }
         qw(http_attributes ajp_attributes context_attributes context_xml);
+    my $contexts = join "\n", map { <<"XML" } $context, map { _escape($_) } @{ $self->{neighbours} || [] };
+        <Context path="$_" docBase="$docbase" reloadable="false"$distributable $more>
+          <JarScanner scanClassPath="false" scanManifest="false"/>
+          $at{context}
+          $manager
+          $inside
+        </Context>
+XML
     return <<"XML";
 <?xml version="1.0" encoding="UTF-8"?>
 <Server port="-1">
@@ -386,12 +394,7 @@ sub _server_xml {
       $at{engine}
       <Host name="localhost" appBase="webapps" autoDeploy="false" deployOnStartup="false">
         $at{host}
-        <Context path="$context" docBase="$docbase" reloadable="false"$distributable $more>
-          <JarScanner scanClassPath="false" scanManifest="false"/>
-          $at{context}
-          $manager
-          $inside
-        </Context>
+        $contexts
       </Host>
     </Engine>
   </Service>
@@ -405,6 +408,7 @@ sub _cluster_xml {
     return '' unless $self->{cluster};
     die "cluster => '$self->{cluster}': only delta is known\n" unless $self->{cluster} eq 'delta';
     my $members = '';
+    my $options = $self->{send_options} // 8;       # 8: copied after the answer; 6: before it, acknowledged
     for my $port (@{ $self->{peers} }) {
         my $id = join ',', (0) x 14, $port >> 8, $port & 255;
         $id =~ s/(\d+)/$1 > 127 ? $1 - 256 : $1/ge;
@@ -412,7 +416,7 @@ sub _cluster_xml {
             . qq( port="$port" uniqueId="{$id}"/>\n);
     }
     return <<"XML";
-<Cluster className="org.apache.catalina.ha.tcp.SimpleTcpCluster" channelSendOptions="8">
+<Cluster className="org.apache.catalina.ha.tcp.SimpleTcpCluster" channelSendOptions="$options">
         <Manager className="org.apache.catalina.ha.session.DeltaManager" expireSessionsOnShutdown="false"
                  stateTransferTimeout="3" notifyListenersOnReplication="true"/>
         <Channel className="org.apache.catalina.tribes.group.GroupChannel">

@@ -39,11 +39,18 @@ public class Shop extends HttpServlet {
         case "/cart":               // cart?add=apple
             cart(request, response);
             break;
-        case "/count":              // count?peek, count?ms=N: wait after counting
+        case "/count":              // count?peek, count?ms=N: wait after counting; count?tell: a cluster copies only what
+                                    // setAttribute has told it of
             count(request, response);
             break;
         case "/login":              // login?user=alice: request.login; login alone: changeSessionId
             login(request, response);
+            break;
+        case "/form":               // the page that asks for user and password
+            response.getWriter().println("form member=" + MEMBER);
+            break;
+        case "/private":            // for users who are logged in (POST j_security_check)
+            line(request, response, "private=" + request.getUserPrincipal().getName() + " what=" + request.getParameter("what"));
             break;
         case "/logout":             // logout?again: and begin a new session
             logout(request, response);
@@ -124,7 +131,12 @@ public class Shop extends HttpServlet {
 
     private static void count(HttpServletRequest request, HttpServletResponse response) throws IOException {
         if (request.getParameter("peek") == null) {
-            line(request, response, "count=" + increment(request.getSession()));
+            HttpSession session = request.getSession();
+            int count = increment(session);
+            if (request.getParameter("tell") != null) {
+                session.setAttribute("counter", session.getAttribute("counter"));
+            }
+            line(request, response, "count=" + count);
         } else {
             HttpSession session = request.getSession(false);
             AtomicInteger counter = session == null ? null : (AtomicInteger) session.getAttribute("counter");

@@ -75,7 +75,7 @@ final class Exchange {
             beforeCommit();
         } else if (told || !hooked) {
             Session session = current();
-            if (session != null) {
+            if (session != null && touched(session)) {
                 valve.recordOf(session).recheck();
             }
         }
@@ -120,7 +120,7 @@ final class Exchange {
                     ? Fields.inline(base, was, version, SessionRecord.ttl(session), at,
                             Base64.getEncoder().encodeToString(state.bytes))
                     : Fields.announced(base, was, version, SessionRecord.ttl(session), at, state.bytes.length));
-        } catch (IOException e) {
+        } catch (IOException | RuntimeException e) {
             record.recheck();
             throw e;
         }

@@ -6,13 +6,14 @@ import java.util.Map;
 import org.apache.catalina.Context;
 import org.apache.catalina.Manager;
 import org.apache.catalina.Session;
+import org.apache.catalina.authenticator.Constants;
 import org.apache.catalina.session.StandardSession;
 import org.apache.juli.logging.Log;
 
 /** Takes sessions over. Nothing is looked at before the signature is found good. */
 final class Restorer {
 
-    enum Outcome { TAKEN, HELD, UNSIGNED, UNUSABLE }
+    enum Outcome { TAKEN, HELD, UNSIGNED, FOREIGN, UNUSABLE }
 
     private static final int LOCKS = 64;
 
@@ -62,10 +63,17 @@ final class Restorer {
                 held = null;
             }
             StandardSession session = SessionState.write(state, manager, filter, log);
+            if (session == null) {
+                return Outcome.FOREIGN;
+            }
+            String idBefore = session.getIdInternal();
             // without a manager setId() does not remove what is held under the id of the state
             session.setManager(null);
             session.setId(id, false);
             session.setManager(manager);
+            if (idBefore.equals(session.getNote(Constants.SESSION_ID_NOTE))) {
+                session.setNote(Constants.SESSION_ID_NOTE, id);     // a form login that had begun goes on
+            }
             SessionRecord.restored(session, base, version);
             valve.departed().watch(session);
             valve.departed().forget(context, base);

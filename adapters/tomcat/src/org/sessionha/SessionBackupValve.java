@@ -13,13 +13,13 @@ import java.util.regex.PatternSyntaxException;
 import jakarta.servlet.ServletException;
 import jakarta.servlet.http.Cookie;
 
+import org.apache.catalina.Container;
 import org.apache.catalina.Context;
 import org.apache.catalina.LifecycleException;
 import org.apache.catalina.Manager;
 import org.apache.catalina.Session;
 import org.apache.catalina.connector.Request;
 import org.apache.catalina.connector.Response;
-import org.apache.catalina.session.ManagerBase;
 import org.apache.catalina.util.SessionConfig;
 import org.apache.catalina.valves.ValveBase;
 import org.apache.juli.logging.Log;
@@ -47,7 +47,6 @@ public class SessionBackupValve extends ValveBase {
     private int inline = 4096;
     private int maxSize = 8 * 1024 * 1024;
     private int bufferSize;
-    private boolean persistAuthentication = true;
 
     private Secret secret;
     private Secret previousSecret;
@@ -130,14 +129,6 @@ public class SessionBackupValve extends ValveBase {
         return bufferSize;
     }
 
-    public void setPersistAuthentication(boolean persist) {
-        persistAuthentication = persist;
-    }
-
-    public boolean getPersistAuthentication() {
-        return persistAuthentication;
-    }
-
     // ---- start ------------------------------------------------------------------------------------------------
 
     @Override
@@ -218,11 +209,11 @@ public class SessionBackupValve extends ValveBase {
             return;
         }
 
-        keepAuthentication(context.getManager());
         Found found = find(request);
         boolean vouched = found.session != null && SessionRecord.of(found.session) != null;
         if (!vouched && found.base != null && !asked && "425".equals(missing)
-                && departed.ended(context, found.base) == null) {
+                && departed.ended(context, found.base) == null
+                && !isHeldByNeighbour(request, found.base, SessionIds.ownRoute(context))) {
             response.setHeader(Fields.MISSING, Fields.missing(found.base));
             WellKnown.end(response, Fields.STATUS_MISSING);
             return;
@@ -307,31 +298,41 @@ public class SessionBackupValve extends ValveBase {
         return named.isEmpty() ? found : named.get(0);
     }
 
-    private Found held(Manager manager, String id, String route) throws IOException {
-        String base = SessionIds.base(id, route);
-        if (!SessionIds.wellFormed(base)) {
+    private static Found held(Manager manager, String id, String route) throws IOException {
+        if (!SessionIds.wellFormed(id)) {
             return new Found(null, null, null);
         }
-        for (String candidate : new String[] { id, SessionIds.full(base, route) }) {
-            Session session = manager.findSession(candidate);
+        String base = SessionIds.base(id, route);
+        Session session = manager.findSession(id);
+        if (session != null && session.isValid()) {
+            return new Found(base, id, session);
+        }
+        for (String candidate : SessionIds.bases(id, route)) {
+            String own = SessionIds.full(candidate, route);
+            session = own.equals(id) ? null : manager.findSession(own);
             if (session != null && session.isValid()) {
-                return new Found(base, candidate, session);
+                return new Found(candidate, own, session);
             }
         }
         return new Found(base, null, null);
+    }
+
+    /** With Path=/, a cookie brings the session of one application to all of them: then nothing is missing here. */
+    private static boolean isHeldByNeighbour(Request request, String base, String route) throws IOException {
+        Context context = request.getContext();
+        for (Container child : context.getParent().findChildren()) {
+            Manager manager = child == context || !(child instanceof Context) ? null : ((Context) child).getManager();
+            if (manager != null && manager.findSession(SessionIds.full(base, route)) != null) {
+                return true;
+            }
+        }
+        return false;
     }
 
     /** Gives the request the id under which the session is held, and lets Tomcat tell the client. */
     private static void follow(Request request, Found found) {
         if (found.id != null && !found.id.equals(request.getRequestedSessionId())) {
             request.changeSessionId(found.id);
-        }
-    }
-
-    /** So that Tomcat's own readers keep user and auth type, too. */
-    private void keepAuthentication(Manager manager) {
-        if (persistAuthentication && manager instanceof ManagerBase && !((ManagerBase) manager).getPersistAuthentication()) {
-            ((ManagerBase) manager).setPersistAuthentication(true);
         }
     }
 

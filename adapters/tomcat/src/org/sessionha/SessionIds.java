@@ -3,6 +3,8 @@ package org.sessionha;
 import java.nio.charset.StandardCharsets;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
+import java.util.LinkedHashSet;
+import java.util.Set;
 
 import org.apache.catalina.Container;
 import org.apache.catalina.Context;
@@ -16,6 +18,8 @@ final class SessionIds {
 
     static final int MAX_LENGTH = 256;
 
+    private static final int MAX_BASES = 4;
+
     private SessionIds() {
     }
 
@@ -28,18 +32,29 @@ final class SessionIds {
         return container == null ? null : ((Engine) container).getJvmRoute();
     }
 
-    /** BASE of an id as a client or a manager has it. */
+    /** BASE of an id as a client or a manager has it: less this member's route, else less what follows the last dot. */
     static String base(String id, String ownRoute) {
         if (ownRoute == null || ownRoute.isEmpty()) {
             return id;
         }
-        // a route of one's own may hold dots; another member's is taken to have none
-        if (id.length() > ownRoute.length() && id.endsWith(ownRoute)
-                && id.charAt(id.length() - ownRoute.length() - 1) == '.') {
+        if (id.length() > ownRoute.length() + 1 && id.endsWith('.' + ownRoute)) {
             return id.substring(0, id.length() - ownRoute.length() - 1);
         }
         int dot = id.lastIndexOf('.');
         return dot > 0 ? id.substring(0, dot) : id;
+    }
+
+    /** What BASE may be if routes or ids hold dots: the likeliest first. */
+    static Set<String> bases(String id, String ownRoute) {
+        Set<String> bases = new LinkedHashSet<>();
+        bases.add(base(id, ownRoute));
+        if (ownRoute != null && !ownRoute.isEmpty()) {
+            for (int dot = id.lastIndexOf('.'); dot > 0 && bases.size() < MAX_BASES; dot = id.lastIndexOf('.', dot - 1)) {
+                bases.add(id.substring(0, dot));
+            }
+            bases.add(id);
+        }
+        return bases;
     }
 
     /** The id that this member gives a session. */

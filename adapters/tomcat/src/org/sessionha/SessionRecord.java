@@ -53,8 +53,11 @@ final class SessionRecord {
         }
     }
 
+    /** The next response tells it in any case: then the store knows the new owner's epoch. */
     static void restored(Session session, String base, Version version) {
-        session.setNote(NOTE, new SessionRecord(version, base));
+        SessionRecord record = new SessionRecord(version, base);
+        record.recheck = true;
+        session.setNote(NOTE, record);
     }
 
     /** Seconds for which a backup of this session is wanted. */

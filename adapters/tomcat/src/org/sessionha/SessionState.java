@@ -26,7 +26,9 @@ import org.apache.catalina.util.CustomObjectInputStream;
 import org.apache.juli.logging.Log;
 
 /**
- * A session as bytes, in the form that Tomcat's own stores write and {@code StandardSession.readObjectData} reads.
+ * A session as bytes: the path of its web application, then what Tomcat's own stores write and
+ * {@code StandardSession.readObjectData} reads. The path, because a cookie with Path=/ takes the id of one application's
+ * session to another one.
  *
  * The stores call {@code writeObjectData}, which unbinds what is not serialisable from the living session. A store that
  * swaps a session out may do that; a backup after each request must not, so a StandardSession is read from outside here.
@@ -83,6 +85,7 @@ final class SessionState {
     private static SessionState bySelf(StandardSession session) throws IOException {
         ByteArrayOutputStream bytes = new ByteArrayOutputStream(1024);
         try (ObjectOutputStream out = new ObjectOutputStream(bytes)) {
+            out.writeUTF(session.getManager().getContext().getPath());
             session.writeObjectData(out);
         }
         return new SessionState(bytes.toByteArray(), 0, session.getMaxInactiveInterval());
@@ -113,6 +116,7 @@ final class SessionState {
 
         ByteArrayOutputStream bytes = new ByteArrayOutputStream(1024);
         try (ObjectOutputStream out = new ObjectOutputStream(bytes)) {
+            out.writeUTF(manager.getContext().getPath());
             out.writeObject(Long.valueOf(session.getCreationTimeInternal()));
             out.writeObject(Long.valueOf(session.getLastAccessedTimeInternal()));
             out.writeObject(Integer.valueOf(session.getMaxInactiveInterval()));
@@ -150,23 +154,26 @@ final class SessionState {
         }
     }
 
-    /** A session of this manager, not yet known to it, with the state given. */
+    /** A session of this manager, not yet known to it, with the state given; null: it belongs to another application. */
     static StandardSession write(byte[] state, Manager manager, ClassFilter filter, Log log)
             throws IOException, ClassNotFoundException {
         Context context = manager.getContext();
         ClassLoader before = context.bind(false, null);
         try {
-            Session empty = manager.createEmptySession();
-            if (!(empty instanceof StandardSession)) {
-                throw new IOException("sessions of " + manager + " are of another kind");
-            }
-            StandardSession session = (StandardSession) empty;
             try (CustomObjectInputStream in = new CustomObjectInputStream(new ByteArrayInputStream(state),
                     context.getLoader().getClassLoader(), log, allowedByManager(manager), true)) {
                 filter.install(in);
+                if (!in.readUTF().equals(context.getPath())) {
+                    return null;
+                }
+                Session empty = manager.createEmptySession();
+                if (!(empty instanceof StandardSession)) {
+                    throw new IOException("sessions of " + manager + " are of another kind");
+                }
+                StandardSession session = (StandardSession) empty;
                 session.readObjectData(in);
+                return session;
             }
-            return session;
         } catch (StackOverflowError e) {
             throw new IOException("nested too deeply", e);
         } catch (RuntimeException e) {
