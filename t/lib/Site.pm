@@ -57,6 +57,30 @@ sub start_node {
     $self->{node}{$n} = Daemon->memcached($port);
 }
 sub node { $_[0]{node}{ $_[1] } }
+
+# A node without the module in between: the keys it holds, one value, and that value replaced.
+sub ask_node {
+    my ($self, $n, $request, $end) = @_;
+    my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{node_port}{$n}, Proto => 'tcp') or die "node: $!";
+    syswrite $s, $request;
+    my $raw = '';
+    until ($raw =~ $end) { sysread $s, $raw, 65536, length $raw or die "the node answers '$raw'" }
+    return $raw;
+}
+sub keys {
+    my ($self, $n) = @_;
+    my $raw = $self->ask_node($n, "lru_crawler metadump all\r\n", qr/^END\r?\n\z/m);
+    return sort map { s/%([0-9a-fA-F]{2})/chr hex $1/ger } $raw =~ /^key=(\S+)/mg;
+}
+sub value {
+    my ($self, $n, $key, $new) = @_;
+    if (defined $new) {
+        $self->ask_node($n, "set $key 0 0 " . length($new) . "\r\n$new\r\n", qr/^STORED\r\n/);
+        return $new;
+    }
+    my $raw = $self->ask_node($n, "get $key\r\n", qr/^END\r\n\z/m);
+    return $raw =~ /\AVALUE \S+ \d+ (\d+)[^\n]*\n/ ? substr $raw, $+[0], $1 : undef;
+}
 sub tomcat { $_[0]{tomcats}[ $_[1] - 1 ] }
 
 sub store_line {
