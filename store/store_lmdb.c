@@ -37,10 +37,14 @@
 #define SIZE_DEFAULT  (APR_INT64_C(1) << 30)    /* of the map; the file grows as it is used */
 #define SIZE_MIN      (APR_INT64_C(1) << 20)
 #define READERS_MAX   2048                      /* threads of all processes that read at one moment */
-#define SWEEP_BATCH   500                       /* keys a transaction: writers wait for it */
+#define SWEEP_BATCH   200                       /* keys a transaction: writers wait for it */
+/* To remove something, LMDB needs pages to write the changed ones to. Above `size` the map has so many more,
+ * which only removals may use: a store that is full can still be swept. */
+#define RESERVE_PAGES 512
 
 typedef struct ha_lmdb {        /* an environment of this process */
     struct ha_lmdb *next;
+    apr_size_t page;
     dev_t device;
     ino_t inode;
     int refs;
@@ -139,7 +143,7 @@ static int env_open(const char *dir, apr_size_t size, MDB_env **env, MDB_dbi *db
 
     *env = NULL;
     if (0 != (err = mdb_env_create(env))
-        || 0 != (err = mdb_env_set_mapsize(*env, size))
+        || 0 != (err = mdb_env_set_mapsize(*env, size + RESERVE_PAGES * (apr_size_t)sysconf(_SC_PAGESIZE)))
         || 0 != (err = mdb_env_set_maxreaders(*env, READERS_MAX))
         || 0 != (err = mdb_env_open(*env, dir, MDB_NOTLS | MDB_NOSYNC, 0600))) {
         goto leave;
@@ -187,14 +191,13 @@ static apr_status_t prepare(ha_node *node, ha_call *call, apr_uid_t uid, apr_gid
         }
         if (mkdir(node->dir, 0700) != 0 || (owner != geteuid() && chown(node->dir, owner, gid) != 0)) {
             rv = APR_FROM_OS_ERROR(apr_get_os_error());
-            call->why = apr_psprintf(call->pool, "the directory %s cannot be made: %pm", node->dir, &rv);
+            call->why = apr_psprintf(call->pool, "cannot be made: %pm", &rv);
             return rv;
         }
         return APR_SUCCESS;
     }
     if (!S_ISDIR(st.st_mode) || st.st_uid != owner || (st.st_mode & (S_IWGRP | S_IWOTH))) {
-        call->why = apr_psprintf(call->pool, "%s must be a directory that user id %d owns and nobody else may write in",
-                                 node->dir, (int)owner);
+        call->why = apr_psprintf(call->pool, "must be a directory that user id %d owns and nobody else may write in", (int)owner);
         return APR_EACCES;
     }
     if (lstat(file, &st) == 0 && S_ISREG(st.st_mode)) {
@@ -238,13 +241,14 @@ static apr_status_t open_(ha_node *node, ha_call *call, apr_pool_t *pchild)
 {
     apr_status_t rv = APR_SUCCESS;
     struct stat st;
+    MDB_stat stat_of;
     ha_lmdb *db;
     int err;
 
     lock_all();
     if (stat(node->dir, &st) != 0) {
         rv = APR_FROM_OS_ERROR(apr_get_os_error());
-        call->why = apr_psprintf(call->pool, "%s: %pm", node->dir, &rv);
+        call->why = apr_psprintf(call->pool, "%pm", &rv);
         goto leave;
     }
     for (db = all_open; db && (db->device != st.st_dev || db->inode != st.st_ino); db = db->next)
@@ -259,6 +263,8 @@ static apr_status_t open_(ha_node *node, ha_call *call, apr_pool_t *pchild)
             rv = broken(call, err);
             goto leave;
         }
+        mdb_env_stat(db->env, &stat_of);
+        db->page = stat_of.ms_psize;
         db->device = st.st_dev;
         db->inode = st.st_ino;
         db->next = all_open;
@@ -317,6 +323,34 @@ static apr_status_t get(ha_node *node, ha_call *call, const char *key, ha_blob *
     return err ? broken(call, err) : APR_SUCCESS;
 }
 
+/* Is there room for so many bytes, without the reserve? Pages that were used before are counted only when those
+ * that never were run short: LMDB shows its table of free pages (number 0: for each transaction a list, its length
+ * first) to read transactions only. */
+static int has_room(ha_lmdb *db, apr_size_t len)
+{
+    apr_size_t need = len / db->page + 16 + RESERVE_PAGES, have, n;
+    MDB_cursor *cursor;
+    MDB_envinfo info;
+    MDB_txn *txn;
+    MDB_val k, v;
+
+    mdb_env_info(db->env, &info);
+    have = info.me_mapsize / db->page - info.me_last_pgno - 1;
+    if (have < need && 0 == mdb_txn_begin(db->env, NULL, MDB_RDONLY, &txn)) {
+        if (0 == mdb_cursor_open(txn, 0, &cursor)) {
+            while (have < need && 0 == mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) {
+                if (v.mv_size >= sizeof(n)) {
+                    memcpy(&n, v.mv_data, sizeof(n));
+                    have += n;
+                }
+            }
+            mdb_cursor_close(cursor);
+        }
+        mdb_txn_abort(txn);
+    }
+    return have >= need;
+}
+
 /* only_new: an add. MDB_KEYEXIST: it is there. */
 static int write_once(ha_lmdb *db, const char *key, const ha_blob *value, apr_time_t expires, int only_new)
 {
@@ -330,6 +364,10 @@ static int write_once(ha_lmdb *db, const char *key, const ha_blob *value, apr_ti
     }
     if (only_new && 0 == mdb_get(txn, db->dbi, &k, &v) && is_there(&v, apr_time_now())) {
         err = MDB_KEYEXIST;
+        goto leave;
+    }
+    if (!has_room(db, value->len)) {
+        err = MDB_MAP_FULL;
         goto leave;
     }
     v.mv_size = 8 + value->len;
@@ -356,10 +394,11 @@ static int sweep_once(ha_lmdb *db, apr_time_t now, apr_pool_t *p, int *swept);
 
 static apr_status_t write_value(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires, int only_new)
 {
-    int err = write_once(node->db, key, value, expires, only_new), swept = 0;
+    int err = write_once(node->db, key, value, expires, only_new), swept = 0, dead = 0;
 
-    /* Full: what has expired makes room, at once, and once. */
-    if (err == MDB_MAP_FULL && 0 == sweep_once(node->db, apr_time_now(), call->pool, &swept) && swept) {
+    /* Full: what has expired makes room, at once, and once; and the places of readers that were killed, which
+     * keep old pages from being used again. */
+    if (err == MDB_MAP_FULL && 0 == mdb_reader_check(node->db->env, &dead) && 0 == sweep_once(node->db, apr_time_now(), call->pool, &swept) && swept + dead > 0) {
         err = write_once(node->db, key, value, expires, only_new);
     }
     if (err == MDB_KEYEXIST) {
