@@ -67,12 +67,12 @@ sub ask_node {
     until ($raw =~ $end) { sysread $s, $raw, 65536, length $raw or die "the node answers '$raw'" }
     return $raw;
 }
-sub keys {
+sub node_keys {
     my ($self, $n) = @_;
     my $raw = $self->ask_node($n, "lru_crawler metadump all\r\n", qr/^END\r?\n\z/m);
     return sort map { s/%([0-9a-fA-F]{2})/chr hex $1/ger } $raw =~ /^key=(\S+)/mg;
 }
-sub value {
+sub node_value {
     my ($self, $n, $key, $new) = @_;
     if (defined $new) {
         $self->ask_node($n, "set $key 0 0 " . length($new) . "\r\n$new\r\n", qr/^STORED\r\n/);

@@ -25,7 +25,7 @@ package Tomcat;
 use strict;
 use warnings;
 use Cwd qw(abs_path);
-use File::Basename qw(dirname);
+use File::Basename qw(basename dirname);
 use File::Path qw(make_path remove_tree);
 use File::Temp ();
 use IO::Socket::INET ();
@@ -363,17 +363,16 @@ sub _server_xml {
     my %at = map { $_ => $valve eq $_ ? $valve_xml : '' } qw(engine host);
     $at{context} = $valve && $valve !~ /^(?:engine|host)$/ ? $valve_xml : '';
     my $route = defined $self->{route} ? ' jvmRoute="' . _escape($self->{route}) . '"' : '';
-    my $docbase = _escape($self->{docbase} || webapp());
+    my $docbase = _escape($self->{docbase} || ($self->{cluster} ? $self->_clustered : webapp()));
     my $context = _escape($self->{context});
     my $manager = defined $self->{manager_xml} ? $self->{manager_xml}
         : $self->{cluster} ? '' : $self->{persist} ? '<Manager pathname="SESSIONS.ser"/>' : '<Manager pathname=""/>';
-    my $distributable = $self->{cluster} ? ' distributable="true"' : '';
     my $cluster = $self->_cluster_xml;
     my $users = _escape("$self->{base}/conf/tomcat-users.xml");
     my ($http, $ajp, $more, $inside) = map { defined $self->{$_} ? $self->{$_} : '' }
         qw(http_attributes ajp_attributes context_attributes context_xml);
     my $contexts = join "\n", map { <<"XML" } $context, map { _escape($_) } @{ $self->{neighbours} || [] };
-        <Context path="$_" docBase="$docbase" reloadable="false"$distributable $more>
+        <Context path="$_" docBase="$docbase" reloadable="false" $more>
           <JarScanner scanClassPath="false" scanManifest="false"/>
           $at{context}
           $manager
@@ -400,6 +399,18 @@ XML
   </Service>
 </Server>
 XML
+}
+
+# The application with <distributable/> in its web.xml: the attribute of <Context> is overruled by its absence.
+sub _clustered {
+    my ($self) = @_;
+    my ($from, $to) = (webapp(), "$self->{base}/webapps/clustered");
+    make_path("$to/WEB-INF/classes/shop");
+    my $xml = _read("$from/WEB-INF/web.xml");
+    $xml =~ s{(?=<session-config>)}{<distributable/>\n  } or die "$from/WEB-INF/web.xml: no <session-config>\n";
+    _write("$to/WEB-INF/web.xml", $xml);
+    _write("$to/WEB-INF/classes/shop/" . basename($_), _read($_)) for glob "$from/WEB-INF/classes/shop/*.class";
+    return $to;
 }
 
 # All members, this one among them: each finds itself by host and port.
