@@ -146,12 +146,20 @@ static int may_run_twice(const ha_request *q, const request_rec *r)
  * has one, or says so in its notes; a member that is slow has a time-out noted. */
 static int died_under_it(const ha_request *q, const request_rec *r, const proxy_worker *worker, int status)
 {
-    const char *notes = apr_table_get(r->notes, "error-notes");
-    if (q->passed || apr_table_get(r->notes, "proxy-status") || apr_table_get(r->notes, "proxy_timedout")
-        || (notes && ap_strstr_c(notes, "Corrupt status line")))
+    const char *notes;
+    if (q->passed || apr_table_get(r->notes, "proxy-status") || apr_table_get(r->notes, "proxy_timedout"))
         return 0;
-    return status == HTTP_BAD_GATEWAY || status == HTTP_GATEWAY_TIME_OUT
-           || (status == HTTP_INTERNAL_SERVER_ERROR && strncmp(worker->s->scheme, "ajp", 3) == 0);
+    notes = apr_table_get(r->notes, "error-notes");
+    if (notes && ap_strstr_c(notes, "Corrupt status line"))
+        return 0;
+    if (strcmp(worker->s->scheme, "ajp") == 0) {
+        /* mod_proxy_ajp asks for a repeat by itself (503) where the method allows it, as often as there are members.
+         * A connection that was refused has put the member into error by now, one that broke has not. */
+        if (status == HTTP_INTERNAL_SERVER_ERROR
+            || (status == HTTP_SERVICE_UNAVAILABLE && !(worker->s->status & PROXY_WORKER_IN_ERROR)))
+            return 1;
+    }
+    return status == HTTP_BAD_GATEWAY || status == HTTP_GATEWAY_TIME_OUT;
 }
 
 /* mod_proxy_http closes a client connection that was used before instead of answering 502: the client is
@@ -201,9 +209,12 @@ static int run(ha_request *q, request_rec *r, proxy_worker *worker, proxy_server
     ha_wait *wait;
     int status;
 
-    apr_table_unset(r->headers_in, HA_FIELD_RESTORE);
-    apr_table_unset(r->notes, "proxy-status");
-    apr_table_unset(r->notes, "proxy_timedout");
+    if (q->tried) {
+        apr_table_unset(r->headers_in, HA_FIELD_RESTORE);
+        apr_table_unset(r->notes, "proxy-status");
+        apr_table_unset(r->notes, "proxy_timedout");
+    }
+    q->tried = 1;
     if (q->restore && !restore(q, r, worker))
         return HTTP_SERVICE_UNAVAILABLE;        /* mod_proxy marks the member and comes again with another */
     if (q->tell_none && q->captures)
@@ -239,7 +250,7 @@ static int judge(ha_request *q, request_rec *r, proxy_worker *worker, int status
         ha_member_note_error(q->slot, apr_time_now());
     if (!may_run_twice(q, r) || q->repeats >= ha_config_retry_max(q->cfg)
         || (has_body(r) && (!q->body || !ha_body_play_again(q->body, r))))
-        return status;
+        return status == HTTP_SERVICE_UNAVAILABLE && ha_config_retry(q->cfg) != HA_RETRY_OFF ? HTTP_BAD_GATEWAY : status;
     q->repeats++;
     q->cause = "died";
     ha_manager_retried(q->balancer->s->name, worker->s->route);

@@ -5,33 +5,39 @@
 
 #include "balancer_request.h"
 
-/* For every proxied request, also where SessionHA is off: the member's adapter believes what comes from this
- * httpd. One look at each name; a table's own search would go through it five times. */
-void ha_guard_request(request_rec *r)
+/* Of every proxied request, also where SessionHA is off: the member's adapter believes what comes from this
+ * httpd. And of every answer. One look at each name: a table's own search would go through it five times. */
+int ha_guard_has_ours(const apr_table_t *fields)
 {
-    const apr_array_header_t *fields = apr_table_elts(r->headers_in);
-    const apr_table_entry_t *e = (const apr_table_entry_t *)fields->elts, *end = e + fields->nelts;
+    const apr_array_header_t *all = apr_table_elts(fields);
+    const apr_table_entry_t *e = (const apr_table_entry_t *)all->elts, *end = e + all->nelts;
 
     for (; e < end; e++) {
-        if ((e->key[0] == 'S' || e->key[0] == 's') && ap_cstr_casecmpn(e->key, "Session-", 8) == 0) {
-            apr_table_unset(r->headers_in, HA_FIELD_ACCEPT);
-            apr_table_unset(r->headers_in, HA_FIELD_BACKUP);
-            apr_table_unset(r->headers_in, HA_FIELD_FETCH);
-            apr_table_unset(r->headers_in, HA_FIELD_RESTORE);
-            apr_table_unset(r->headers_in, HA_FIELD_MISSING);
-            return;
-        }
+        if ((e->key[0] == 'S' || e->key[0] == 's') && ap_cstr_casecmpn(e->key, "Session-", 8) == 0)
+            return 1;
     }
+    return 0;
 }
 
-/* Servlet containers read /a;x=1/b as /a/b, so path parameters are left out of the comparison. It runs
- * from the end, and nearly every path differs at the first byte. */
+void ha_guard_remove(apr_table_t *fields)
+{
+    apr_table_unset(fields, HA_FIELD_ACCEPT);
+    apr_table_unset(fields, HA_FIELD_BACKUP);
+    apr_table_unset(fields, HA_FIELD_FETCH);
+    apr_table_unset(fields, HA_FIELD_RESTORE);
+    apr_table_unset(fields, HA_FIELD_MISSING);
+}
+
+/* Servlet containers read /a;x=1/b as /a/b, so path parameters are left out of the comparison, which runs
+ * from the end. Nearly every path has none and differs in its last byte. */
 int ha_guard_well_known(const char *path)
 {
     static const char name[] = HA_WELL_KNOWN;
     const char *want = name + sizeof name - 1;
     const char *end = path + strlen(path);
 
+    if (end > path && end[-1] != want[-1] && end[-1] != '/' && strchr(path, ';') == NULL)
+        return 0;
     /* every segment in turn, from the last: cut its parameters, compare what is left */
     while (want > name) {
         const char *start = end, *stop;

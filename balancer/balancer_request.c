@@ -18,11 +18,6 @@ APLOG_USE_MODULE(session_ha);
 
 static ha_table *the_table;     /* this process's view of the shared one */
 
-ha_request *ha_request_of(const request_rec *r)
-{
-    return ap_get_module_config(r->request_config, &session_ha_module);
-}
-
 ha_table *ha_request_table(void)
 {
     return the_table;
@@ -46,15 +41,25 @@ const ha_session *ha_request_session(ha_request *q)
 
 /* ---- in ----------------------------------------------------------------------- */
 
-static int is_a_route(void *balancer, const char *route, apr_size_t len)
+struct asked_for {              /* the parser asks whose route it has found */
+    proxy_balancer *balancer;
+    const ha_member_view *member;   /* of the last route that is one: the route that it takes */
+};
+
+static int is_a_route(void *asked_, const char *route, apr_size_t len)
 {
-    return ha_members_find(balancer, route, len) != NULL;
+    struct asked_for *asked = asked_;
+    const ha_member_view *member = ha_members_find(asked->balancer, route, len);
+    if (member)
+        asked->member = member;
+    return member != NULL;
 }
 
 static void find_session(ha_request *q, request_rec *r, const char *url)
 {
     const ha_config *cfg = q->cfg;
     const proxy_balancer_shared *b = q->balancer->s;
+    struct asked_for asked = { q->balancer, NULL };
     ha_id_rules rules;
     int own = cfg->id_cookie || cfg->id_path || cfg->id_header;
 
@@ -64,7 +69,7 @@ static void find_session(ha_request *q, request_rec *r, const char *url)
     rules.separator = b->sticky_separator ? b->sticky_separator : '.';
     rules.whole = 0;
     (void)ha_id_parse(&rules, url, apr_table_get(r->headers_in, "Cookie"), NULL,
-                      is_a_route, q->balancer, r->pool, &q->sid);
+                      is_a_route, &asked, r->pool, &q->sid);
     if (own) {
         /* the route is where mod_proxy_balancer looks for it; the id stands somewhere else */
         ha_id where;
@@ -74,12 +79,12 @@ static void find_session(ha_request *q, request_rec *r, const char *url)
         rules.whole = 1;
         (void)ha_id_parse(&rules, url, apr_table_get(r->headers_in, "Cookie"),
                           cfg->id_header ? apr_table_get(r->headers_in, cfg->id_header) : NULL,
-                          is_a_route, q->balancer, r->pool, &where);
+                          NULL, NULL, r->pool, &where);
         q->sid.id = where.id;
         q->sid.id_len = where.id_len;
     }
-    if (q->sid.route)
-        q->home = ha_members_find(q->balancer, q->sid.route, strlen(q->sid.route));
+    if (q->sid.route_known)
+        q->home = asked.member;
 }
 
 static ha_request *begin(request_rec *r, const ha_config *cfg, proxy_server_conf *conf,
@@ -122,6 +127,28 @@ void ha_request_steer(ha_request *q, request_rec *r, const char *route)
                            route ? route : "", "&", NULL);
 }
 
+/* ap_proxy_get_balancer() hashes a lower-case copy of the url. A url that comes from the configuration spells the
+ * name as the balancer does, so comparing is enough; what that does not find is left to mod_proxy. What is saved
+ * here and in mod_proxy_balancer, which does not search again, pays for much of what we do on every request. */
+static proxy_balancer *balancer_of(request_rec *r, proxy_server_conf *conf, const char *url)
+{
+    enum { PREFIX = sizeof BALANCER_PREFIX - 1 };
+    proxy_balancer *b = (proxy_balancer *)conf->balancers->elts, *end = b + conf->balancers->nelts;
+
+    if (strncmp(url, BALANCER_PREFIX, PREFIX) != 0)
+        return ap_cstr_casecmpn(url, BALANCER_PREFIX, PREFIX) == 0 ? ap_proxy_get_balancer(r->pool, conf, url, 1) : NULL;
+    for (; b < end; b++) {
+        const char *name = b->s->name + PREFIX, *has = url + PREFIX;
+        while (*name && *name == *has) {
+            name++;
+            has++;
+        }
+        if (*name == '\0' && *has == '/' && !b->s->inactive)
+            return b;
+    }
+    return ap_proxy_get_balancer(r->pool, conf, url, 1);
+}
+
 /* The owner is well and always was: nothing to look up. */
 static int at_home_and_well(const ha_request *q, apr_time_t now)
 {
@@ -154,11 +181,10 @@ static int ha_pre_request(proxy_worker **worker, proxy_balancer **balancer, requ
     if (q == NULL) {
         ha_guard_request(r);
         cfg = ha_config_of(r);
-        if (!ha_config_on(cfg) || strncmp(*url, BALANCER_PREFIX, sizeof BALANCER_PREFIX - 1) != 0)
+        if (!ha_config_on(cfg))
             return DECLINED;
-        /* mod_proxy_balancer takes the balancer it is given, as on a second attempt, and does not search again */
-        *balancer = ap_proxy_get_balancer(r->pool, conf, *url, 1);
-        if (*balancer == NULL)
+        /* mod_proxy_balancer takes the balancer it is given, as on a second attempt */
+        if ((*balancer = balancer_of(r, conf, *url)) == NULL)
             return DECLINED;
         if (ha_guard_well_known(r->uri) || ha_guard_well_known(*url))
             return HTTP_NOT_FOUND;

@@ -73,6 +73,7 @@ typedef struct ha_request {
 
     /* the attempt */
     unsigned inside : 1;        /* re-entry guard of scheme_handler */
+    unsigned tried : 1;         /* a member was asked before: there may be traces of it */
     unsigned filtered : 1;      /* the response filter is in */
     volatile unsigned char passed;  /* the member's answer has come to the response filter; read by the watch */
     unsigned answered : 1;      /* our fields were taken out of the answer */
@@ -89,7 +90,10 @@ typedef struct ha_request {
     ha_member_slot *slot;
 } ha_request;
 
-ha_request *ha_request_of(const request_rec *r);
+static inline ha_request *ha_request_of(const request_rec *r)
+{
+    return ap_get_module_config(r->request_config, &session_ha_module);
+}
 /* Makes q->session (digest, store, secret) once. */
 const ha_session *ha_request_session(ha_request *q);
 ha_table *ha_request_table(void);
@@ -107,7 +111,13 @@ void ha_request_finish(ha_request *q, request_rec *r);
 
 /* ---- the other files of the room --------------------------------------------- */
 
-void ha_guard_request(request_rec *r);              /* fields of ours from a client */
+int  ha_guard_has_ours(const apr_table_t *fields);  /* is there a field of our protocol? */
+void ha_guard_remove(apr_table_t *fields);
+static inline void ha_guard_request(request_rec *r) /* fields of ours from a client */
+{
+    if (ha_guard_has_ours(r->headers_in))
+        ha_guard_remove(r->headers_in);
+}
 int  ha_guard_well_known(const char *path);         /* 1: refuse */
 void ha_attempt_hooks(apr_pool_t *p);
 void ha_response_hooks(apr_pool_t *p);

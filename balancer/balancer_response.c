@@ -211,15 +211,14 @@ static int has_left(ha_request *q)
 
 void ha_response_take(ha_request *q, request_rec *r)
 {
-    const char *backup = apr_table_get(r->headers_out, HA_FIELD_BACKUP);
-    const char *missing = apr_table_get(r->headers_out, HA_FIELD_MISSING);
+    const char *backup = NULL, *missing = NULL;
 
     q->answered = 1;
-    apr_table_unset(r->headers_out, HA_FIELD_BACKUP);
-    apr_table_unset(r->headers_out, HA_FIELD_MISSING);
-    apr_table_unset(r->headers_out, HA_FIELD_ACCEPT);
-    apr_table_unset(r->headers_out, HA_FIELD_FETCH);
-    apr_table_unset(r->headers_out, HA_FIELD_RESTORE);
+    if (ha_guard_has_ours(r->headers_out)) {
+        backup = apr_table_get(r->headers_out, HA_FIELD_BACKUP);
+        missing = apr_table_get(r->headers_out, HA_FIELD_MISSING);
+        ha_guard_remove(r->headers_out);
+    }
     if (q->gate && q->mode != HA_NATIVE_BACKUP)
         ha_owner_open_gate(q);
     if (has_left(q)) {

@@ -16,7 +16,7 @@ static ap_filter_rec_t *page_filter;
 
 static void insert_page_filter(request_rec *r)
 {
-    if (r->handler && !strcmp(r->handler, "balancer-manager"))
+    if (r->handler && *r->handler == 'b' && !strcmp(r->handler, "balancer-manager"))
         ap_add_output_filter_handle(page_filter, NULL, r, r->connection);
 }
 
