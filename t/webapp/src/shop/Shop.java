@@ -36,7 +36,7 @@ public class Shop extends HttpServlet {
         case "/ping":               // needs no session, and makes none
             response.getWriter().println("pong member=" + MEMBER);
             break;
-        case "/cart":               // cart?add=apple
+        case "/cart":               // cart?add=apple; &quiet: change it in place, without setAttribute
             cart(request, response);
             break;
         case "/count":              // count?peek, count?ms=N: wait after counting; count?tell: a cluster copies only what
@@ -110,7 +110,10 @@ public class Shop extends HttpServlet {
         String items;
         synchronized (cart) {
             if (add != null) {
-                cart.add(add);      // in place: the session is not told
+                cart.add(add);
+                if (request.getParameter("quiet") == null) {
+                    request.getSession().setAttribute("cart", cart);
+                }
             }
             items = String.join(",", cart);
         }
@@ -146,15 +149,15 @@ public class Shop extends HttpServlet {
     }
 
     private static int increment(HttpSession session) {
-        AtomicInteger counter;
         synchronized (session) {
-            counter = (AtomicInteger) session.getAttribute("counter");
+            AtomicInteger counter = (AtomicInteger) session.getAttribute("counter");
             if (counter == null) {
                 counter = new AtomicInteger();
-                session.setAttribute("counter", counter);
             }
+            int value = counter.incrementAndGet();
+            session.setAttribute("counter", counter);   // DeltaManager copies what it is told of
+            return value;
         }
-        return counter.incrementAndGet();
     }
 
     private static void login(HttpServletRequest request, HttpServletResponse response)
