@@ -380,7 +380,8 @@ static int quick(const ha_id_rules *rules, const char *url, apr_size_t path_len,
             return 0;
         end = find_or_end(equals + 1, ';');
         return read_value(rules, equals + 1, end, known, baton, r)
-            && r->text == equals + 1 && r->text + r->len == end && r->known == 1;
+            && r->text + r->len == end      /* neither quoted nor encoded */
+            && r->known == 1;
     }
     return 0;
 }

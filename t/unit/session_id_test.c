@@ -88,6 +88,7 @@ static const struct row {
     { "a space in a path parameter", &dot, "/a;jsessionid= X.tomcat1", NULL, NULL, NULL, NULL, 0, 0, 0 },
     { "8-bit bytes", &dot, "/", "JSESSIONID=a\xc3\xa4.tomcat1", NULL, NULL, NULL, 0, 0, 0 },
     { "white space around = and value", &dot, "/", "a=b ;\t JSESSIONID \t= X.tomcat1 ; c=d", NULL, "X", "tomcat1", 1, C, 0 },
+    { "white space before = of the first of two", &dot, "/", "JSESSIONID =X.tomcat2; JSESSIONID=Y.tomcat1", NULL, "X", "tomcat2", 1, C, 1 },
     { "white space before the value only", &dot, "/", "JSESSIONID= X.tomcat1", NULL, "X", "tomcat1", 1, C, 1 },
     { "a comma in the value", &dot, "/", "JSESSIONID=a,b.tomcat1", NULL, NULL, NULL, 0, 0, 1 },
 
@@ -180,6 +181,8 @@ static void check_sizes(apr_pool_t *p)
        && out.id_len == HA_ID_MAX && strlen(out.route) == HA_ROUTE_MAX && out.stock_sees, "the longest id and route, percent-encoded");
     ok(ha_id_parse(&dot, "/", apr_pstrcat(p, "JSESSIONID=", repeat(p, "%41", HA_ID_MAX), ".", r96, "%", NULL), NULL, known, NULL, p, &out) == APR_NOTFOUND,
        "a broken percent behind the longest");
+    ok(ha_id_parse(&dot, "/", apr_pstrcat(p, "JSESSIONID=X.tomcat9; JSESSIONID=%41", repeat(p, "a", 3 * HA_ID_MAX), NULL), NULL, known, NULL, p, &out) == APR_SUCCESS
+       && strcmp(out.id, "X") == 0, "one that decodes to more than any, behind another");
     ok(ha_id_parse(&dot, "/", apr_pstrcat(p, "JSESSIONID=a.", r96, "r", NULL), NULL, known, NULL, p, &out) == APR_SUCCESS
        && strlen(out.id) == HA_ROUTE_MAX + 3 && !out.route && out.stock_sees, "too long for a route: a dotted id without one");
 }
