@@ -557,13 +557,13 @@ subtest 'committed early, ajp' => sub {
     });
 };
 
-subtest 'a client that goes away leaves nothing to the next request of its connection' => sub {
-    for (1 .. 20) {
+subtest 'a request that ended without a response leaves nothing to the next one' => sub {
+    for (1 .. 5) {
         my $socket = $one->send_request('GET', '/test/slow?ms=20', { 'Session-Backup-Accept' => $ACCEPT });
         close $socket;
+        ok(!eval { $one->request('GET', '/test/die', { 'Session-Backup-Accept' => $ACCEPT }); 1 }, 'no answer');
     }
-    sleep 0.3;
-    for (1 .. 20) {
+    for (1 .. 10) {
         my $r = $one->request('GET', '/test/count');
         is($r->{status}, 200);
         is($r->{headers}{'session-backup'}, undef);

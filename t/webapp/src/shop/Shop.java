@@ -74,6 +74,9 @@ public class Shop extends HttpServlet {
         case "/throw":              // count, then fail
             increment(request.getSession());
             throw new IllegalStateException("as the test wishes");
+        case "/die":                // count, then end as no servlet should: the response is never committed
+            increment(request.getSession());
+            throw new OutOfMemoryError("as the test wishes");
         case "/error":              // count, then sendError
             increment(request.getSession());
             response.sendError(503);

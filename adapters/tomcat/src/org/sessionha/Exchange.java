@@ -10,6 +10,7 @@ import org.apache.catalina.Session;
 import org.apache.catalina.connector.Request;
 import org.apache.catalina.session.StandardSession;
 import org.apache.coyote.Response;
+import org.apache.tomcat.util.http.MimeHeaders;
 
 /** One request whose response may carry a backup: which session it began with, and what is told at the end. */
 final class Exchange {
@@ -18,6 +19,9 @@ final class Exchange {
 
     /** An unchanged state is told again after this time, so that the backup does not expire before the session. */
     private static final long REFRESH_MS = 60_000;
+
+    /** Connectors send 8 KB of head and no more; the rest is for what they add themselves. What does not fit is fetched. */
+    private static final int HEAD_MAX = 8192 - 512;
 
     private final SessionBackupValve valve;
     private final Request request;
@@ -64,8 +68,7 @@ final class Exchange {
         try {
             tell(request.getCoyoteRequest().getResponse());
         } catch (IOException | RuntimeException e) {
-            valve.log().warn("Session backup: no backup with this response: " + e.getMessage());
-            valve.log().debug("Session backup", e);
+            valve.failed("no backup with this response", e);
         }
     }
 
@@ -113,13 +116,14 @@ final class Exchange {
             if (was == null && session == sessionAtStart && record.isTold(state, versionAtStart, now, refresh)) {
                 return;
             }
-            boolean inline = state.bytes.length <= inlineMax && fits(response, state.bytes.length);
-            record.exported(version, base, state, !inline, now);
+            long ttl = SessionRecord.ttl(session);
             String at = Fields.at(context);
-            response.setHeader(Fields.BACKUP, inline
-                    ? Fields.inline(base, was, version, SessionRecord.ttl(session), at,
-                            Base64.getEncoder().encodeToString(state.bytes))
-                    : Fields.announced(base, was, version, SessionRecord.ttl(session), at, state.bytes.length));
+            String field = state.bytes.length > inlineMax ? null
+                    : Fields.inline(base, was, version, ttl, at, Base64.getEncoder().encodeToString(state.bytes));
+            boolean announce = field == null || field.length() + length(response) > HEAD_MAX;
+            record.exported(version, base, state, announce, now);
+            response.setHeader(Fields.BACKUP,
+                    announce ? Fields.announced(base, was, version, ttl, at, state.bytes.length) : field);
         } catch (IOException | RuntimeException e) {
             record.recheck();
             throw e;
@@ -158,13 +162,13 @@ final class Exchange {
         return session != sessionAtStart || accessed != accessedAtStart || accessed >= beganAt;
     }
 
-    /** Connectors send 8 KB of headers and no more; what does not fit is fetched. */
-    private static boolean fits(Response response, int length) {
-        long used = 512 + (length + 2) / 3 * 4L;
-        for (int i = 0; i < response.getMimeHeaders().size(); i++) {
-            used += response.getMimeHeaders().getName(i).toString().length() + 4
-                    + response.getMimeHeaders().getValue(i).toString().length();
+    /** Of the headers so far. */
+    private static int length(Response response) {
+        MimeHeaders headers = response.getMimeHeaders();
+        int length = 0;
+        for (int i = 0; i < headers.size(); i++) {
+            length += headers.getName(i).getLength() + headers.getValue(i).getLength() + ": \r\n".length();
         }
-        return used + Fields.LONGEST_WITHOUT_STATE <= 8192;
+        return length;
     }
 }

@@ -13,9 +13,6 @@ final class Fields {
     static final String WELL_KNOWN = "/.well-known/session-backup";
     static final int STATUS_MISSING = 425;
 
-    /** Two ids, a path and numbers: what {@link #inline} needs beside the state, in all likely cases. */
-    static final int LONGEST_WITHOUT_STATE = 512;
-
     private Fields() {
     }
 

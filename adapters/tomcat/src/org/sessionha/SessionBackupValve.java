@@ -6,7 +6,9 @@ import java.util.ArrayList;
 import java.util.Enumeration;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicLong;
 import java.util.regex.Pattern;
 import java.util.regex.PatternSyntaxException;
 
@@ -39,6 +41,8 @@ public class SessionBackupValve extends ValveBase {
             + "|172\\.(?:1[6-9]|2\\d|3[01])(?:\\.\\d{1,3}){2}|169\\.254(?:\\.\\d{1,3}){2}"
             + "|0:0:0:0:0:0:0:1|::1|f[cd][0-9a-f]{2}:[0-9a-f:]+|fe[89ab][0-9a-f]:[0-9a-f:]+(?:%.*)?";
 
+    private static final long SILENCE_NS = TimeUnit.SECONDS.toNanos(10);
+
     private String secretFile;
     private String previousSecretFile;
     private String proxies = PRIVATE_ADDRESSES;
@@ -56,6 +60,7 @@ public class SessionBackupValve extends ValveBase {
     private volatile Accepted accepted = new Accepted("", -1);
     private final Departed departed = new Departed();
     private final SessionState.Unserialisable unserialisable = new SessionState.Unserialisable(LOG);
+    private final AtomicLong saidFailed = new AtomicLong(System.nanoTime() - SILENCE_NS);
     private final AtomicBoolean saidForged = new AtomicBoolean();
     private final AtomicBoolean saidUnreadable = new AtomicBoolean();
 
@@ -377,6 +382,16 @@ public class SessionBackupValve extends ValveBase {
             LOG.warn("Session backup: ignored a " + field + " that is malformed or not signed with our secret; is secretFile "
                     + "the same as httpd's SessionHASecret? (said once)");
         }
+    }
+
+    /** A session that cannot be read fails with each of its responses: one line in a while is enough. */
+    void failed(String what, Exception why) {
+        long now = System.nanoTime();
+        long last = saidFailed.get();
+        if (now - last >= SILENCE_NS && saidFailed.compareAndSet(last, now)) {
+            LOG.warn("Session backup: " + what + ": " + why.getMessage());
+        }
+        LOG.debug("Session backup", why);
     }
 
     void cannotRead(Session session) {

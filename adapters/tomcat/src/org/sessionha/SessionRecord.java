@@ -1,5 +1,6 @@
 package org.sessionha;
 
+import java.lang.ref.SoftReference;
 import java.util.Arrays;
 
 import org.apache.catalina.Session;
@@ -28,7 +29,8 @@ final class SessionRecord {
     private long exportedAt;
     private String toldAs;
     private boolean recheck;
-    private byte[] state;
+    /** Soft: httpd may never fetch it, and the session can be read again. */
+    private SoftReference<byte[]> announced;
 
     private SessionRecord(Version version, String toldAs) {
         this.epoch = version.epoch;
@@ -90,15 +92,15 @@ final class SessionRecord {
             digest = read.digest;
             toldAs = base;
             exportedAt = now;
-            state = keep ? read.bytes : null;
+            announced = keep ? new SoftReference<>(read.bytes) : null;
         }
     }
 
     /** The state that was announced last, if it has not been fetched yet; NULL: none. */
     synchronized Announced takeAnnounced() {
-        Announced announced = state == null ? null : new Announced(new Version(epoch, seq), state);
-        state = null;
-        return announced;
+        byte[] state = announced == null ? null : announced.get();
+        announced = null;
+        return state == null ? null : new Announced(new Version(epoch, seq), state);
     }
 
     /** A state that was too large for a field, and its number. */

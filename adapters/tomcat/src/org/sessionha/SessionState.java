@@ -59,12 +59,17 @@ final class SessionState {
 
     /** The session must be valid. The web application's class loader is in force meanwhile. */
     static SessionState read(StandardSession session, Unserialisable warned) throws IOException {
-        Context context = session.getManager().getContext();
+        Manager manager = session.getManager();
+        if (manager == null) {
+            throw new IOException("it made way for a newer copy meanwhile");
+        }
+        Context context = manager.getContext();
         ClassLoader before = context.bind(false, null);
         try {
             for (int attempt = 1;; attempt++) {
                 try {
-                    return session.getClass() == StandardSession.class ? fromOutside(session, warned) : bySelf(session);
+                    return session.getClass() == StandardSession.class ? fromOutside(session, manager, warned)
+                            : bySelf(session, context);
                 } catch (ConcurrentModificationException e) {
                     if (attempt == ATTEMPTS) {
                         throw new IOException("the application kept changing it", e);
@@ -82,17 +87,17 @@ final class SessionState {
         }
     }
 
-    private static SessionState bySelf(StandardSession session) throws IOException {
+    private static SessionState bySelf(StandardSession session, Context context) throws IOException {
         ByteArrayOutputStream bytes = new ByteArrayOutputStream(1024);
         try (ObjectOutputStream out = new ObjectOutputStream(bytes)) {
-            out.writeUTF(session.getManager().getContext().getPath());
+            out.writeUTF(context.getPath());
             session.writeObjectData(out);
         }
         return new SessionState(bytes.toByteArray(), 0, session.getMaxInactiveInterval());
     }
 
-    private static SessionState fromOutside(StandardSession session, Unserialisable warned) throws IOException {
-        Manager manager = session.getManager();
+    private static SessionState fromOutside(StandardSession session, Manager manager, Unserialisable warned)
+            throws IOException {
         List<String> names = new ArrayList<>();
         List<Object> values = new ArrayList<>();
         for (Enumeration<String> all = session.getAttributeNames(); all.hasMoreElements();) {

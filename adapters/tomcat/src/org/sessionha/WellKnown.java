@@ -69,7 +69,14 @@ final class WellKnown {
         SessionRecord.Announced announced = record.takeAnnounced();
         if (announced == null) {
             Version version = record.draw();
-            SessionState state = SessionState.read((StandardSession) session, valve.unserialisable());
+            SessionState state;
+            try {
+                state = SessionState.read((StandardSession) session, valve.unserialisable());
+            } catch (IOException e) {
+                valve.failed("nothing to be fetched", e);
+                end(response, HttpServletResponse.SC_NOT_FOUND);
+                return;
+            }
             record.exported(version, base, state, false, System.currentTimeMillis());
             announced = new SessionRecord.Announced(version, state.bytes);
         }
