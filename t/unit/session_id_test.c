@@ -225,6 +225,28 @@ static void check_alphabet(void)
     ok(!ha_id_wellformed("", 0), "an empty id is none");
 }
 
+/* Each byte at each place of an ordinary cookie's id: the short way must not let pass what the long way does not. */
+static void check_places(apr_pool_t *p)
+{
+    char id[] = HEX32;
+    int c, i, wrong = 0;
+
+    for (i = 0; i < (int)sizeof id - 1; i++) {
+        for (c = 1; c < 256; c++) {
+            ha_id out;
+            apr_status_t rv;
+
+            if (strchr(".;%", c) || (i == 0 && strchr(" \t", c)))       /* these end or cut it, or spell another */
+                continue;
+            id[i] = (char)c;
+            rv = ha_id_parse(&dot, "/", apr_pstrcat(p, "JSESSIONID=", id, ".tomcat1", NULL), NULL, known, NULL, p, &out);
+            wrong += (rv == APR_SUCCESS) != ha_id_wellformed(id, sizeof id - 1) || (rv == APR_SUCCESS && strcmp(out.id, id) != 0);
+        }
+        id[i] = HEX32[i];
+    }
+    ok(!wrong, "each byte at each place of an id");
+}
+
 /* Pieces of requests in any order: all three readings must agree on every one. */
 static void check_random(apr_pool_t *parent)
 {
@@ -279,6 +301,7 @@ int main(void)
     apr_initialize();
     apr_pool_create(&p, NULL);
     check_alphabet();
+    check_places(p);
     check_rows(p);
     check_sizes(p);
     check_large(p);
