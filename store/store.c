@@ -102,7 +102,7 @@ static apr_status_t ask_begin(ha_ask *ask, ha_store *store, ha_call *call, const
     ask->began = apr_time_now();
     ask->deadline = call->deadline ? call->deadline : ask->began + store->timeout;
     ask->key = apr_pstrdup(ha_batch_pool(ask->batch), key);
-    ha_store_place(store, key, ask->order);
+    ha_store_order(store, key, ask->order);
     return APR_SUCCESS;
 }
 
@@ -239,11 +239,6 @@ static apr_status_t broken(ha_call *call)
     return APR_EGENERAL;
 }
 
-static int newer(const ha_version *a, const ha_version *b)
-{
-    return a->epoch != b->epoch ? a->epoch > b->epoch : a->seq > b->seq;
-}
-
 static void value_out(ha_value *out, const ha_copy *copy, apr_pool_t *p)
 {
     out->version = copy->env.version;
@@ -289,7 +284,7 @@ apr_status_t ha_store_get(ha_store *store, ha_call *call, const char *key, ha_va
             ha_breaker_count(copy->node->breaker, HA_N_HITS);
             copies++;
             /* Of equals the later one in the order: so does ha_store_add(). */
-            if (best == NULL || !newer(&best->env.version, &copy->env.version)) {
+            if (best == NULL || !ha_newer(&best->env.version, &copy->env.version)) {
                 best = copy;
             }
         }
@@ -394,7 +389,7 @@ static int take_over(ha_ask *ask, ha_copy *cand, const ha_copy *copy, int found)
 {
     ha_blob value = copy->bytes;
 
-    if (found && newer(&cand->env.version, &copy->env.version)) {
+    if (found && ha_newer(&cand->env.version, &copy->env.version)) {
         return 0;
     }
     cand->env = copy->env;

@@ -8,6 +8,11 @@
 #define PARTS_MAX 4096
 #define WHOLE_MAX (256 * 1024 * 1024)   /* what a list may make us ask memory for */
 
+int ha_newer(const ha_version *a, const ha_version *b)
+{
+    return a->epoch != b->epoch ? a->epoch > b->epoch : a->seq > b->seq;
+}
+
 void ha_copy_seal(ha_envelope *env, const char *key, const ha_blob *value, apr_pool_t *p, ha_blob *bytes)
 {
     unsigned char *out = apr_palloc(p, HA_ENVELOPE_LEN + value->len);

@@ -27,6 +27,8 @@ typedef struct ha_copy {
     apr_interval_time_t took;
 } ha_copy;
 
+int ha_newer(const ha_version *a, const ha_version *b);
+
 /* Envelope and value as one piece, in p. version, writer and ttl of env are the caller's. */
 void ha_copy_seal(ha_envelope *env, const char *key, const ha_blob *value, apr_pool_t *p, ha_blob *bytes);
 

@@ -16,53 +16,26 @@
  */
 #include <string.h>
 
-#include <apr_lib.h>
 #include <apr_memcache.h>
-#include <apr_network_io.h>
 #include <apr_strings.h>
 
+#include "store_memcached.h"
 #include "store_nodes.h"
-#include "store_executor.h"
 
-#define PORT      11211
 #define IDLE_TTL  apr_time_from_sec(15)     /* of a pooled connection; microseconds, whatever apr_memcache.h says */
 #define RELATIVE_MAX (30 * 24 * 3600)
 
 struct ha_node {
-    const char *host;           /* or a path */
-    apr_port_t port;
-    /* each child */
-    apr_memcache_t *mc;
+    ha_host at;
+    apr_memcache_t *mc;         /* each child */
 };
 
 static const char *configure(ha_node **out, const char *url, apr_pool_t *pconf)
 {
-    static const char allowed[] = "expected memcached://host, memcached://host:port or memcached:///path/to/socket";
     ha_node *node = apr_pcalloc(pconf, sizeof(*node));
-    const char *at = url + strlen("memcached:");
-    char *host, *scope;
-    apr_status_t rv;
 
-    if (strncmp(at, "//", 2) != 0) {
-        return allowed;
-    }
-    at += 2;
-    node->port = PORT;
-    if (*at == '/') {
-        node->host = apr_pstrdup(pconf, at);
-    }
-    else {
-        if (at[strcspn(at, "/?#@[")] != '\0' && strcmp(at + strcspn(at, "/"), "/") != 0) {
-            return allowed;
-        }
-        rv = apr_parse_addr_port(&host, &scope, &node->port, apr_pstrmemdup(pconf, at, strcspn(at, "/")), pconf);
-        if (rv != APR_SUCCESS || host == NULL || *host == '\0' || strchr(host, ':') || scope) {
-            return allowed;
-        }
-        if (node->port == 0) {
-            node->port = PORT;
-        }
-        node->host = host;
+    if (APR_SUCCESS != ha_host_parse(strchr(url, ':') + 1, HA_MEMCACHED_PORT, HA_HOST_SOCKET, pconf, &node->at)) {
+        return "expected memcached://host, memcached://host:port or memcached:///path/to/socket (IPv6 and passwords: libmemcached://)";
     }
     *out = node;
     return NULL;
@@ -85,7 +58,7 @@ static apr_status_t client(ha_node *node, apr_uint32_t max, apr_pool_t *pool, ap
     apr_status_t rv;
 
     if (APR_SUCCESS != (rv = apr_memcache_create(pool, 1, 0, mc))
-        || APR_SUCCESS != (rv = apr_memcache_server_create(pool, node->host, node->port, 0, max < HA_LANE_THREADS ? max : HA_LANE_THREADS,
+        || APR_SUCCESS != (rv = apr_memcache_server_create(pool, node->at.host, node->at.port, 0, max < HA_LANE_THREADS ? max : HA_LANE_THREADS,
                                                            max, (apr_uint32_t)IDLE_TTL, &server))
         || APR_SUCCESS != (rv = apr_memcache_add_server(*mc, server))) {
         return rv;
@@ -196,7 +169,7 @@ static apr_status_t get(ha_node *node, ha_call *call, const char *key, ha_blob *
 }
 
 /* Rounded up, and one more: memcached counts in whole ticks and would be early otherwise. */
-static apr_uint32_t ttl_of(apr_time_t expires)
+apr_uint32_t ha_memcached_ttl(apr_time_t expires)
 {
     apr_int64_t s;
 
@@ -210,44 +183,16 @@ static apr_uint32_t ttl_of(apr_time_t expires)
     return s <= RELATIVE_MAX ? (apr_uint32_t)s : (apr_uint32_t)(apr_time_sec(expires) + 2);
 }
 
-/* A socket of its own, with a time-out of its own. */
+apr_status_t ha_memcached_probe(const ha_host *host, ha_call *call)
+{
+    static const char *const expected[] = { "VERSION ", NULL };
+
+    return ha_host_probe(host, call, "version\r\n", expected);
+}
+
 static apr_status_t probe(ha_node *node, ha_call *call)
 {
-    static const char ask[] = "version\r\n";
-    apr_interval_time_t left = call->deadline - apr_time_now();
-    apr_sockaddr_t *sa;
-    apr_socket_t *sock = NULL;
-    apr_size_t len = sizeof(ask) - 1, have = 0;
-    apr_status_t rv;
-    char answer[64];
-
-    if (left <= 0) {
-        left = apr_time_from_msec(100);
-    }
-    if (APR_SUCCESS != (rv = apr_sockaddr_info_get(&sa, node->host, node->host[0] == '/' ? APR_UNIX : APR_INET, node->port, 0, call->pool))
-        || APR_SUCCESS != (rv = apr_socket_create(&sock, sa->family, SOCK_STREAM, 0, call->pool))
-        || APR_SUCCESS != (rv = apr_socket_timeout_set(sock, left))
-        || APR_SUCCESS != (rv = apr_socket_connect(sock, sa))
-        || APR_SUCCESS != (rv = apr_socket_send(sock, ask, &len))) {
-        goto leave;
-    }
-    /* "VERSION 1.6.18\r\n", in however many pieces */
-    do {
-        len = sizeof(answer) - have;
-        rv = apr_socket_recv(sock, answer + have, &len);
-        have += len;
-    } while (rv == APR_SUCCESS && have < 8 && memchr(answer, '\n', have) == NULL);
-    if (rv == APR_SUCCESS && (have < 8 || memcmp(answer, "VERSION ", 8) != 0)) {
-        rv = APR_EGENERAL;
-    }
-leave:
-    if (sock) {
-        apr_socket_close(sock);
-    }
-    if (rv != APR_SUCCESS) {
-        call->why = why_of(rv, call);
-    }
-    return rv;
+    return ha_memcached_probe(&node->at, call);
 }
 
 /* A refusal ("SERVER_ERROR object too large for cache", "out of memory") looks like any strange answer from
@@ -266,7 +211,7 @@ static apr_status_t refused(ha_node *node, ha_call *call, apr_status_t rv)
 
 static apr_status_t put(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires)
 {
-    ha_question q = { SET, key, value, ttl_of(expires) };
+    ha_question q = { SET, key, value, ha_memcached_ttl(expires) };
     apr_status_t rv = ask(node, call, &q);
 
     return rv == APR_SUCCESS ? rv : refused(node, call, rv);
@@ -274,7 +219,7 @@ static apr_status_t put(ha_node *node, ha_call *call, const char *key, const ha_
 
 static apr_status_t add(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires)
 {
-    ha_question q = { ADD, key, value, ttl_of(expires) };
+    ha_question q = { ADD, key, value, ha_memcached_ttl(expires) };
     apr_status_t rv = ask(node, call, &q);
 
     return rv == APR_SUCCESS || rv == APR_EEXIST ? rv : refused(node, call, rv);
@@ -295,7 +240,7 @@ static apr_status_t remove_(ha_node *node, ha_call *call, const char *key)
 const ha_store_provider ha_store_memcached = {
     .name = "memcached",
     .unbounded = 1,
-    .chunk = 900 * 1024,        /* the default item limit is 1 MB, with key and head */
+    .chunk = HA_MEMCACHED_CHUNK,
     .configure = configure,
     .open = open_,
     .get = get,

@@ -1,5 +1,10 @@
 /* store_nodes.c - providers, nodes and placement. Pure but for ha_store_writer(). */
+#ifdef HAVE_CONFIG_H
+#include "autoconf.h"
+#endif
+
 #include <string.h>
+#include <strings.h>
 
 #include <apr_atomic.h>
 #include <apr_lib.h>
@@ -7,34 +12,60 @@
 
 #include "store_nodes.h"
 
-/* One row a provider; the first word of a URL picks it. */
-static const ha_store_provider *const providers[] = {
-    &ha_store_lmdb,
-    &ha_store_memcached,
+/* One row a provider; the first word of a URL picks it. Those that need a library which was not there when this
+ * was built say so. */
+static const struct {
+    const char *scheme;
+    const ha_store_provider *provider;
+    const char *missing;
+} providers[] = {
+    { "lmdb", &ha_store_lmdb, NULL },
+    { "memcached", &ha_store_memcached, NULL },
+    { "libmemcached", &ha_store_libmemcached, NULL },
+#ifdef HAVE_HIREDIS
+    { "redis", &ha_store_redis, NULL },
+#else
+    { "redis", NULL, "hiredis (configure --with-hiredis; Debian: apt-get install libhiredis-dev)" },
+#endif
 };
 #define PROVIDERS (sizeof(providers) / sizeof(providers[0]))
 
-const ha_store_provider *ha_store_provider_of(const char *url)
+static size_t row_of(const char *url)
 {
-    const char *colon = strchr(url, ':');
-    size_t i;
+    size_t len = strcspn(url, ":"), i;
 
-    for (i = 0; colon && i < PROVIDERS; i++) {
-        if (strlen(providers[i]->name) == (size_t)(colon - url)
-            && strncasecmp(url, providers[i]->name, (size_t)(colon - url)) == 0) {
-            return providers[i];
+    for (i = 0; i < PROVIDERS; i++) {
+        if (url[len] == ':' && strlen(providers[i].scheme) == len && strncasecmp(url, providers[i].scheme, len) == 0) {
+            break;
         }
     }
-    return NULL;
+    return i;
+}
+
+const char *ha_store_provider_of(const char *url, apr_pool_t *p, const ha_store_provider **out)
+{
+    size_t i = row_of(url);
+
+    *out = i < PROVIDERS ? providers[i].provider : NULL;
+    if (*out) {
+        return NULL;
+    }
+    if (i < PROVIDERS) {
+        return apr_psprintf(p, "the store '%s' is not built into this module: it needs %s; built in: %s", providers[i].scheme,
+                            providers[i].missing, ha_store_schemes(p));
+    }
+    return apr_psprintf(p, "unknown store '%.*s'; built in: %s", (int)strcspn(url, ":"), url, ha_store_schemes(p));
 }
 
 const char *ha_store_schemes(apr_pool_t *p)
 {
-    const char *all = providers[0]->name;
+    const char *all = NULL;
     size_t i;
 
-    for (i = 1; i < PROVIDERS; i++) {
-        all = apr_pstrcat(p, all, ", ", providers[i]->name, NULL);
+    for (i = 0; i < PROVIDERS; i++) {
+        if (providers[i].provider) {
+            all = all ? apr_pstrcat(p, all, ", ", providers[i].scheme, NULL) : providers[i].scheme;
+        }
     }
     return all;
 }
@@ -111,7 +142,7 @@ static apr_uint64_t place_of(const char *key)
     }
 }
 
-void ha_store_place(const ha_store *store, const char *key, int order[HA_STORE_NODES_MAX])
+void ha_store_order(const ha_store *store, const char *key, int order[HA_STORE_NODES_MAX])
 {
     apr_uint64_t weight[HA_STORE_NODES_MAX], w, place;
     int i, j;

@@ -8,6 +8,8 @@
 #include "store_executor.h"
 
 extern const ha_store_provider ha_store_memcached;
+extern const ha_store_provider ha_store_libmemcached;
+extern const ha_store_provider ha_store_redis;
 extern const ha_store_provider ha_store_lmdb;
 
 typedef struct ha_store_node {
@@ -31,8 +33,8 @@ struct ha_store {
     apr_uint64_t written;
 };
 
-/* NULL: there is no such scheme. */
-const ha_store_provider *ha_store_provider_of(const char *url);
+/* NULL, or a text that says which schemes there are. */
+const char *ha_store_provider_of(const char *url, apr_pool_t *p, const ha_store_provider **out);
 
 /* The URL as it is shown: no password, no options. The same URL gives the same name on every httpd. */
 const char *ha_store_node_name(const char *url, apr_pool_t *p);
@@ -40,7 +42,7 @@ apr_uint64_t ha_store_hash(const char *bytes, apr_size_t len);
 
 /* All nodes, the ones that should hold the key first: rendezvous hashing, so that a node that comes or
  * goes moves only its own share, and every httpd finds the same order whatever the order of the URLs. */
-void ha_store_place(const ha_store *, const char *key, int order[HA_STORE_NODES_MAX]);
+void ha_store_order(const ha_store *, const char *key, int order[HA_STORE_NODES_MAX]);
 
 int ha_store_key_ok(const char *key);
 

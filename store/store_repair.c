@@ -5,12 +5,6 @@
 
 #include "store_repair.h"
 
-static int not_older(const ha_envelope *there, const ha_envelope *mine)
-{
-    return there->version.epoch != mine->version.epoch ? there->version.epoch > mine->version.epoch
-                                                       : there->version.seq > mine->version.seq;
-}
-
 /* Looks again before it overwrites: the node may have been given something newer since the caller read it.
  * A write between this look and the put could still be overtaken on this node (the stores have no
  * common compare-and-set); the other copies of that write are whole, and the newest is what a read finds. */
@@ -20,7 +14,7 @@ static int run_repair(ha_job *job)
 
     switch (ha_copy_get(&there, job->pool)) {
     case APR_SUCCESS:
-        if (there.env.writer == copy->env.writer || not_older(&there.env, &copy->env)) {
+        if (there.env.writer == copy->env.writer || ha_newer(&there.env.version, &copy->env.version)) {
             return 0;
         }
         break;
@@ -78,7 +72,7 @@ void ha_repair_found(ha_store *store, const char *key, const ha_copy *best, ha_c
         int missing = copy->rv == APR_NOTFOUND, broken = copy->rv == APR_EINVAL;
 
         if (!(done & 1u << i) || copy == best
-            || !(missing || broken || (copy->rv == APR_SUCCESS && copy->env.writer != best->env.writer))) {
+            || !(missing || broken || (copy->rv == APR_SUCCESS && ha_newer(&best->env.version, &copy->env.version)))) {
             continue;
         }
         if (sealed.data == NULL) {

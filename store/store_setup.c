@@ -27,10 +27,8 @@ const char *ha_store_configure(ha_store **out, apr_pool_t *pconf, int nurls, con
     for (i = 0; i < nurls; i++) {
         ha_store_node *node = &store->nodes[i];
 
-        node->provider = ha_store_provider_of(urls[i]);
-        if (node->provider == NULL) {
-            return apr_psprintf(pconf, "unknown store '%.*s'; built in: %s", (int)strcspn(urls[i], ":"), urls[i],
-                                ha_store_schemes(pconf));
+        if (NULL != (why = ha_store_provider_of(urls[i], pconf, &node->provider))) {
+            return why;
         }
         if (i > 0 && node->provider != store->nodes[0].provider) {
             return apr_psprintf(pconf, "all nodes of a store have one scheme, not '%s' and '%s'",

@@ -401,6 +401,42 @@ static int start_memcached3(apr_pool_t *p, const char **urls)
     return 3;
 }
 
+static int start_libmemcached(apr_pool_t *p, const char **urls)
+{
+    start_memcached(p, urls);
+    urls[0] = apr_pstrcat(p, "lib", urls[0], NULL);
+    return 1;
+}
+
+static int start_libmemcached3(apr_pool_t *p, const char **urls)
+{
+    int i, n = start_memcached3(p, urls);
+
+    for (i = 0; i < n; i++) {
+        urls[i] = apr_pstrcat(p, "lib", urls[i], NULL);
+    }
+    return n;
+}
+
+static int start_redis(apr_pool_t *p, const char **urls)
+{
+    server_redis(&servers[0], p, "pass%word", NULL);
+    /* the sign is percent-encoded, as in any URL */
+    urls[0] = apr_psprintf(p, "redis://:pass%%25word@127.0.0.1:%d/3", servers[0].port);
+    return 1;
+}
+
+static int start_redis3(apr_pool_t *p, const char **urls)
+{
+    int i;
+
+    for (i = 0; i < 3; i++) {
+        server_redis(&servers[i], p, NULL, NULL);
+        urls[i] = servers[i].url;
+    }
+    return 3;
+}
+
 static void stop_servers(void)
 {
     int i;
@@ -414,6 +450,10 @@ static const contract_row rows[] = {
     { "lmdb", 1, start_lmdb, NULL },
     { "memcached", 1, start_memcached, stop_servers },
     { "memcached, 2 copies on 3 nodes", 2, start_memcached3, stop_servers },
+    { "libmemcached", 1, start_libmemcached, stop_servers },
+    { "libmemcached, 2 copies on 3 nodes", 2, start_libmemcached3, stop_servers },
+    { "redis", 1, start_redis, stop_servers },
+    { "redis, 2 copies on 3 nodes", 2, start_redis3, stop_servers },
 };
 
 int main(int argc, char **argv)

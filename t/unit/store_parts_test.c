@@ -1,4 +1,8 @@
 /* store_parts_test.c - the store's pure parts, without a server: placement, envelope, breaker. */
+#ifdef HAVE_CONFIG_H
+#include "autoconf.h"
+#endif
+
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -44,9 +48,9 @@ static void placement(void)
     for (i = 0; i < MANY; i++) {
         const char *key = test_key(p, "ha:b", i);
 
-        ha_store_place(ten, key, order);
-        ha_store_place(backwards, key, other);
-        ha_store_place(nine, key, less);
+        ha_store_order(ten, key, order);
+        ha_store_order(backwards, key, other);
+        ha_store_order(nine, key, less);
         for (j = seen = 0; j < 10; j++) {
             seen |= 1 << order[j];
         }
@@ -62,9 +66,9 @@ static void placement(void)
             }
         }
         moved += order[0] != less[0];
-        ha_store_place(ten, test_key(p, "ha:c", i), other);
+        ha_store_order(ten, test_key(p, "ha:c", i), other);
         session += memcmp(order, other, 10 * sizeof(int)) == 0;
-        ha_store_place(ten, apr_pstrcat(p, test_key(p, "x", i), ":7", NULL), other);
+        ha_store_order(ten, apr_pstrcat(p, test_key(p, "x", i), ":7", NULL), other);
         session += memcmp(order, other, 10 * sizeof(int)) == 0;
     }
     for (i = 0; i < 10; i++) {
@@ -76,9 +80,9 @@ static void placement(void)
     ok(min > MANY / 10 * 9 / 10 && max < MANY / 10 * 11 / 10, "ten nodes share the keys: %d to %d of %d", min, max, MANY);
     ok(moved_wrong == 0 && moved > MANY / 12 && moved < MANY / 8, "a node that goes moves only its own share: %d of %d", moved, MANY);
     ok(session == 2 * MANY, "all keys of a session are placed together");
-    ha_store_place(ten, "one key", order);
+    ha_store_order(ten, "one key", order);
     for (i = 0, k = 0; i < 100; i++) {
-        ha_store_place(ten, apr_psprintf(p, "key %d:%063d", i, i), other);
+        ha_store_order(ten, apr_psprintf(p, "key %d:%063d", i, i), other);
         k += memcmp(order, other, 10 * sizeof(int)) != 0;
     }
     ok(k > 90, "other keys by all they are");
@@ -105,7 +109,7 @@ static void keys(void)
 static void configuration(void)
 {
     static const struct { int n; const char *urls[3]; const char *says; } bad[] = {
-        { 1, { "redi:" }, "unknown store 'redi'; built in: lmdb, memcached" },
+        { 1, { "redi:" }, "unknown store 'redi'; built in: lmdb, memcached, libmemcached" },
         { 1, { "nothing" }, "unknown store 'nothing'" },
         { 1, { "memcached:host" }, "expected memcached://host" },
         { 1, { "memcached://" }, "expected memcached://host" },
@@ -114,6 +118,21 @@ static void configuration(void)
         { 1, { "memcached://user@host" }, "expected memcached://host" },
         { 1, { "memcached://host/path" }, "expected memcached://host" },
         { 1, { "memcached://host?x=1" }, "expected memcached://host" },
+        { 1, { "memcached://[::1]:11211" }, "libmemcached://" },
+        { 1, { "memcached://ho\rst" }, "expected memcached://host" },
+        { 1, { "libmemcached://user@host" }, "expected libmemcached://host" },
+        { 1, { "libmemcached://:password@host" }, "expected libmemcached://host" },
+        { 1, { "libmemcached://user:pass%0aword@host" }, "expected libmemcached://host" },
+        { 1, { "libmemcached://host/1" }, "expected libmemcached://host" },
+#ifdef HAVE_HIREDIS
+        { 1, { "redis://host/one" }, "expected redis://host" },
+        { 1, { "redis://host/123456" }, "expected redis://host" },
+        { 1, { "redis://password@host" }, "expected redis://host" },
+        { 1, { "redis://:pass%0d%0aword@host" }, "expected redis://host" },
+        { 1, { "redis://:pass%00word@host" }, "expected redis://host" },
+#else
+        { 1, { "redis://host" }, "not built into this module" },
+#endif
         { 2, { "memcached://a", "lmdb:/b" }, "all nodes of a store have one scheme" },
         { 2, { "memcached://a", "memcached://A" }, "given twice" },
         { 2, { "lmdb:/a", "lmdb:/b" }, "takes one URL" },
@@ -126,7 +145,12 @@ static void configuration(void)
         { 0, { NULL }, "1 to 32 nodes" },
     };
     static const char *const good[] = { "memcached://host", "memcached://host:1", "memcached://127.0.0.1:11211/", "memcached:///run/m.sock",
-                                        "MEMCACHED://host", "lmdb:", "lmdb:/a", "lmdb:///a", "lmdb:/a?size=64m", "lmdb:/a?size=1048576" };
+                                        "MEMCACHED://host", "libmemcached://[::1]:11211", "libmemcached://user:p%40ss@host:1", "libmemcached:///run/m.sock",
+#ifdef HAVE_HIREDIS
+                                        "redis://host", "redis://host/7", "redis://[::1]:1/0", "redis://:pass@host", "redis://user:p%3Aass@host:6379/2",
+                                        "redis:///run/redis.sock",
+#endif
+                                        "lmdb:", "lmdb:/a", "lmdb:///a", "lmdb:/a?size=64m", "lmdb:/a?size=1048576" };
     ha_store *store;
     const char *why;
     size_t i;
@@ -141,7 +165,7 @@ static void configuration(void)
     }
     is_str(ha_store_node_name("redis://user:pa%40ss@Host:6379/0?x=1", p), "redis://host:6379/0", "no password is shown");
     is_str(ha_store_node_name("redis://:p@ss:w/rd@host", p), "redis://ss:w/rd@host", "what is no URL is cut all the same");
-    is_str(ha_store_schemes(p), "lmdb, memcached", "the schemes");
+    ok(strncmp(ha_store_schemes(p), "lmdb, memcached, libmemcached", 29) == 0, "the schemes: %s", ha_store_schemes(p));
 }
 
 static void envelope(void)

@@ -1,6 +1,7 @@
 /* store_servers.c - see store_servers.h. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <netinet/in.h>
 #include <pwd.h>
@@ -81,6 +82,11 @@ void server_start(ha_server *server)
     fflush(stdout);
     server->pid = fork();
     if (server->pid == 0) {
+        int null = open("/dev/null", O_RDWR);
+
+        dup2(null, 0);
+        dup2(null, 1);
+        dup2(null, 2);
         drop_root();
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent) {
@@ -195,6 +201,41 @@ void server_memcached(ha_server *server, apr_pool_t *p, const char *extra)
     }
     server->argv[i] = NULL;
     server->url = apr_psprintf(p, "memcached://127.0.0.1:%d", server->port);
+    server_start(server);
+}
+
+void server_redis(ha_server *server, apr_pool_t *p, const char *password, const char *memory)
+{
+    const char *program = getenv("REDIS");
+    int i = 0;
+
+    memset(server, 0, sizeof(*server));
+    server->name = "redis-server";
+    server->port = server_free_port();
+    server->argv[i++] = program && *program ? program : "redis-server";
+    server->argv[i++] = "--bind";
+    server->argv[i++] = "127.0.0.1";
+    server->argv[i++] = "--port";
+    server->argv[i++] = apr_itoa(p, server->port);
+    server->argv[i++] = "--save";
+    server->argv[i++] = "";
+    server->argv[i++] = "--appendonly";
+    server->argv[i++] = "no";
+    server->argv[i++] = "--dir";
+    server->argv[i++] = "/tmp";
+    server->argv[i++] = "--logfile";
+    server->argv[i++] = "/dev/null";
+    if (password) {
+        server->argv[i++] = "--requirepass";
+        server->argv[i++] = password;
+    }
+    if (memory) {
+        server->argv[i++] = "--maxmemory";
+        server->argv[i++] = memory;
+    }
+    server->argv[i] = NULL;
+    server->url = password ? apr_psprintf(p, "redis://:%s@127.0.0.1:%d/3", password, server->port)
+                           : apr_psprintf(p, "redis://127.0.0.1:%d", server->port);
     server_start(server);
 }
 

@@ -17,7 +17,6 @@ typedef struct ha_server {
     int port;
     pid_t pid;
     const char *url;            /* the store's */
-    const char *extra;          /* memcached: an option more, "-I512k" */
 } ha_server;
 
 int  server_free_port(void);
@@ -26,6 +25,7 @@ const char *server_dir(apr_pool_t *p);
 
 /* Fails the test and ends it if the program is missing or does not come up. */
 void server_memcached(ha_server *, apr_pool_t *p, const char *extra);
+void server_redis(ha_server *, apr_pool_t *p, const char *password, const char *memory);
 
 void server_start(ha_server *);     /* again, on the same port */
 void server_kill(ha_server *);      /* -9, and waits until it is gone */

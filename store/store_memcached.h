@@ -1,0 +1,15 @@
+/* store_memcached.h - what the two providers that speak with memcached have in common. */
+#ifndef HA_STORE_MEMCACHED_H
+#define HA_STORE_MEMCACHED_H
+
+#include "store_hosts.h"
+
+#define HA_MEMCACHED_PORT  11211
+#define HA_MEMCACHED_CHUNK (900 * 1024)     /* the default item limit is 1 MB, with key and head */
+
+/* A point in time as memcached reads it: seconds, or a date if they are more than thirty days. */
+apr_uint32_t ha_memcached_ttl(apr_time_t expires);
+
+apr_status_t ha_memcached_probe(const ha_host *, ha_call *);
+
+#endif

@@ -1,0 +1,314 @@
+/* store_redis.c - redis://[[user]:password@]host[:port][/db]: Redis (or Valkey), by hiredis.
+ *
+ * SET with PX and NX, GET, DEL, PEXPIRE: all there since Redis 2.6.12. TLS: hiredis 0.14 has none, see the stunnel
+ * recipe in doc/stores.md.
+ *
+ * Eviction (maxmemory-policy) and replication are the operator's: a copy that was evicted is a copy that is
+ * missing, and a replica that was promoted without the last writes is a node that came back with old data.
+ */
+#ifdef HAVE_CONFIG_H
+#include "autoconf.h"
+#endif
+
+#ifdef HAVE_HIREDIS
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+
+#include <hiredis.h>
+
+#include <apr_strings.h>
+
+#include "store_handles.h"
+#include "store_hosts.h"
+#include "store_nodes.h"
+
+#define PORT 6379
+
+struct ha_node {
+    ha_host at;
+    const char *db;
+    ha_handles *handles;        /* each child */
+};
+
+static const char *configure(ha_node **out, const char *url, apr_pool_t *pconf)
+{
+    static const char allowed[] = "expected redis://host, redis://host:port/db, redis://:password@host, redis://user:password@host or redis:///path/to/socket";
+    ha_node *node = apr_pcalloc(pconf, sizeof(*node));
+
+    if (APR_SUCCESS != ha_host_parse(strchr(url, ':') + 1, PORT,
+                                     HA_HOST_SOCKET | HA_HOST_IPV6 | HA_HOST_USER | HA_HOST_PASSWORD | HA_HOST_REST, pconf, &node->at)
+        || strspn(node->at.rest, "0123456789") != strlen(node->at.rest) || strlen(node->at.rest) > 5) {
+        return allowed;
+    }
+    node->db = node->at.rest;
+    *out = node;
+    return NULL;
+}
+
+static struct timeval left(const ha_call *call)
+{
+    apr_interval_time_t time = call->deadline - apr_time_now();
+    struct timeval tv;
+
+    if (time < 1000) {
+        time = 1000;
+    }
+    tv.tv_sec = (time_t)apr_time_sec(time);
+    tv.tv_usec = (suseconds_t)apr_time_usec(time);
+    return tv;
+}
+
+static apr_status_t context_broken(redisContext *c, ha_call *call)
+{
+    int err = apr_get_os_error();
+
+    call->why = apr_pstrdup(call->pool, c->errstr);
+    switch (c->err) {
+    case REDIS_ERR_EOF:
+        return APR_EOF;
+    case REDIS_ERR_IO:
+        return APR_STATUS_IS_EAGAIN(err) || APR_STATUS_IS_ETIMEDOUT(err) || APR_STATUS_IS_EINPROGRESS(err) ? APR_TIMEUP : err ? err : APR_ECONNRESET;
+    case REDIS_ERR_PROTOCOL:
+        return APR_EGENERAL;
+    default:
+        return APR_ECONNREFUSED;
+    }
+}
+
+/* Redis said -ERROR. */
+static apr_status_t refused(const redisReply *reply, ha_call *call)
+{
+    call->why = apr_pstrmemdup(call->pool, reply->str, reply->len < 200 ? (apr_size_t)reply->len : 200);
+    if (strncmp(call->why, "OOM", 3) == 0) {
+        return APR_ENOSPC;
+    }
+    if (strncmp(call->why, "NOAUTH", 6) == 0 || strncmp(call->why, "WRONGPASS", 9) == 0 || strncmp(call->why, "NOPERM", 6) == 0) {
+        return APR_EACCES;
+    }
+    return APR_EGENERAL;
+}
+
+static void drop(void *handle)
+{
+    redisFree(handle);
+}
+
+/* A command of setting up: anything but +OK is the end. The reply to AUTH is not repeated: it has been seen to
+ * quote what it did not like. */
+static apr_status_t must_ok(redisContext *c, ha_call *call, int argc, const char **argv, const char *what)
+{
+    redisReply *reply = redisCommandArgv(c, argc, argv, NULL);
+    apr_status_t rv = APR_SUCCESS;
+
+    if (reply == NULL) {
+        return context_broken(c, call);
+    }
+    if (reply->type != REDIS_REPLY_STATUS) {
+        call->why = apr_psprintf(call->pool, "%s is refused", what);
+        rv = APR_EACCES;
+    }
+    freeReplyObject(reply);
+    return rv;
+}
+
+static apr_status_t make(void **handle, void *baton, ha_call *call, apr_pool_t *p)
+{
+    ha_node *node = baton;
+    redisContext *c = node->at.host[0] == '/' ? redisConnectUnixWithTimeout(node->at.host, left(call))
+                                              : redisConnectWithTimeout(node->at.host, node->at.port, left(call));
+    const char *argv[3];
+    apr_status_t rv;
+
+    if (c == NULL) {
+        return APR_ENOMEM;
+    }
+    if (c->err) {
+        rv = context_broken(c, call);
+        goto leave;
+    }
+    redisEnableKeepAlive(c);
+    redisSetTimeout(c, left(call));
+    if (node->at.password) {
+        int argc = 0;
+
+        argv[argc++] = "AUTH";
+        if (node->at.user) {
+            argv[argc++] = node->at.user;
+        }
+        argv[argc++] = node->at.password;
+        if (APR_SUCCESS != (rv = must_ok(c, call, argc, argv, "the password"))) {
+            goto leave;
+        }
+    }
+    if (*node->db) {
+        argv[0] = "SELECT";
+        argv[1] = node->db;
+        if (APR_SUCCESS != (rv = must_ok(c, call, 2, argv, "the database"))) {
+            goto leave;
+        }
+    }
+    *handle = c;
+    return APR_SUCCESS;
+leave:
+    redisFree(c);
+    return rv;
+}
+
+static apr_status_t open_(ha_node *node, ha_call *call, apr_pool_t *pchild)
+{
+    static const ha_handle_kind kind = { make, drop };
+
+    return ha_handles_open(&node->handles, &kind, node, pchild);
+}
+
+typedef struct ha_question {
+    int argc;
+    const char *argv[6];
+    size_t len[6];
+    ha_blob *found;
+    int nil;                    /* what nil means */
+} ha_question;
+
+static void word(ha_question *q, const char *bytes, size_t len)
+{
+    q->argv[q->argc] = bytes;
+    q->len[q->argc++] = len;
+}
+
+static apr_status_t ask_with(void *handle, ha_call *call, void *args, int *gone)
+{
+    redisContext *c = handle;
+    ha_question *q = args;
+    redisReply *reply;
+    apr_status_t rv = APR_SUCCESS;
+
+    redisSetTimeout(c, left(call));
+    reply = redisCommandArgv(c, q->argc, q->argv, q->len);
+    if (reply == NULL) {
+        *gone = 1;
+        return context_broken(c, call);
+    }
+    switch (reply->type) {
+    case REDIS_REPLY_NIL:
+        rv = q->nil;
+        break;
+    case REDIS_REPLY_STRING:
+        if (q->found) {
+            q->found->data = apr_pmemdup(call->pool, reply->str, (apr_size_t)reply->len + 1);
+            q->found->len = (apr_size_t)reply->len;
+            break;
+        }
+        rv = APR_EGENERAL;
+        break;
+    case REDIS_REPLY_STATUS:
+        rv = q->found ? APR_EGENERAL : APR_SUCCESS;
+        break;
+    case REDIS_REPLY_INTEGER:
+        rv = q->found ? APR_EGENERAL : reply->integer || !q->nil ? APR_SUCCESS : q->nil;
+        break;
+    case REDIS_REPLY_ERROR:
+        rv = refused(reply, call);
+        break;
+    default:
+        rv = APR_EGENERAL;
+        break;
+    }
+    if (rv == APR_EGENERAL && reply->type != REDIS_REPLY_ERROR) {
+        *gone = 1;              /* out of step */
+        call->why = "a reply to another question";
+    }
+    freeReplyObject(reply);
+    return rv;
+}
+
+static apr_status_t get(ha_node *node, ha_call *call, const char *key, ha_blob *out)
+{
+    ha_question q = { .found = out, .nil = APR_NOTFOUND };
+
+    word(&q, "GET", 3);
+    word(&q, key, strlen(key));
+    return ha_handles_use(node->handles, call, ask_with, &q);
+}
+
+static apr_status_t remove_(ha_node *node, ha_call *call, const char *key)
+{
+    ha_question q = { .nil = APR_SUCCESS };
+
+    word(&q, "DEL", 3);
+    word(&q, key, strlen(key));
+    return ha_handles_use(node->handles, call, ask_with, &q);
+}
+
+static apr_status_t set(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires, int only_new)
+{
+    ha_question q = { .nil = APR_EEXIST };
+    apr_interval_time_t ttl = (expires - apr_time_now()) / 1000;
+    char *ms;
+
+    if (expires && ttl < 1 && !only_new) {
+        /* Redis knows no time of 0: what has expired already is removed */
+        return remove_(node, call, key);
+    }
+    word(&q, "SET", 3);
+    word(&q, key, strlen(key));
+    word(&q, value->len ? value->data : "", value->len);
+    if (expires) {
+        ms = apr_psprintf(call->pool, "%" APR_TIME_T_FMT, ttl < 1 ? 1 : ttl);
+        word(&q, "PX", 2);
+        word(&q, ms, strlen(ms));
+    }
+    if (only_new) {
+        word(&q, "NX", 2);
+    }
+    return ha_handles_use(node->handles, call, ask_with, &q);
+}
+
+static apr_status_t put(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires)
+{
+    return set(node, call, key, value, expires, 0);
+}
+
+static apr_status_t add(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires)
+{
+    return set(node, call, key, value, expires, 1);
+}
+
+static apr_status_t touch(ha_node *node, ha_call *call, const char *key, apr_time_t expires)
+{
+    ha_question q = { .nil = APR_NOTFOUND };
+    char *ms = apr_psprintf(call->pool, "%" APR_TIME_T_FMT, expires / 1000);
+
+    word(&q, expires ? "PEXPIREAT" : "PERSIST", expires ? 9 : 7);
+    word(&q, key, strlen(key));
+    if (expires) {
+        word(&q, ms, strlen(ms));
+    }
+    return ha_handles_use(node->handles, call, ask_with, &q);
+}
+
+/* Without the password: one that is asked for it is well. */
+static apr_status_t probe(ha_node *node, ha_call *call)
+{
+    static const char *const expected[] = { "+PONG", "-NOAUTH", "-NOPERM", NULL };
+
+    return ha_host_probe(&node->at, call, "PING\r\n", expected);
+}
+
+const ha_store_provider ha_store_redis = {
+    .name = "redis",
+    .unbounded = 1,             /* its time-outs are for each wait, not for the whole call */
+    .configure = configure,
+    .open = open_,
+    .get = get,
+    .put = put,
+    .add = add,
+    .remove = remove_,
+    .touch = touch,
+    .probe = probe,
+};
+
+#else
+typedef int ha_store_redis_is_not_built;
+#endif
