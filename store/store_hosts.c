@@ -14,10 +14,16 @@
 static const char *decoded(const char *text, apr_size_t len, apr_pool_t *p)
 {
     char *copy = apr_pstrmemdup(p, text, len);
+    apr_status_t rv = apr_unescape_url(copy, copy, APR_ESCAPE_STRING, NULL, NULL, 1, NULL);
     const char *c;
 
-    if (apr_unescape_url(copy, copy, APR_ESCAPE_STRING, NULL, NULL, 1, NULL) == APR_EINVAL) {
+    if (rv != APR_SUCCESS && rv != APR_NOTFOUND) {      /* not found: nothing to undo */
         return NULL;
+    }
+    for (c = text; c + 2 < text + len; c++) {
+        if (c[0] == '%' && c[1] == '0' && c[2] == '0') {
+            return NULL;
+        }
     }
     for (c = copy; *c; c++) {
         if (apr_iscntrl(*c)) {
