@@ -33,9 +33,9 @@ sub bereaved {
         $site->tomcat($dead)->restart;
         sleep 2;        # retry=1
     }
-    my $r = $site->get('/count?tell');
+    my $r = $site->get('/count');
     my $cookie = Site::cookie_of($r);
-    $r = $site->get('/count?tell', cookie => $cookie) for 2 .. 5;
+    $r = $site->get('/count', cookie => $cookie) for 2 .. 5;
     Site::count_of($r) == 5 or die "counted to " . Site::count_of($r);
     $dead = n_of($r);
     $site->tomcat($dead)->kill9;
@@ -51,7 +51,7 @@ my $site = Site->new(members => 3, nodes => 1, cluster => 'delta', valve => 0, c
 
 for my $round (1 .. $rounds) {
     my $cookie = bereaved($site);
-    my @r = $site->parallel(20, "/count?tell&burst&ms=$ms", cookie => $cookie);
+    my @r = $site->parallel(20, "/count?burst&ms=$ms", cookie => $cookie);
     is join(' ', map { $_->{status} } @r), join(' ', (200) x 20), "round $round: all answered";
     like members(@r), qr/\Atomcat\d\z/, 'by one member';
     is_deeply [distinct(@r)], [6 .. 25], 'twenty updates, twenty counts';
@@ -64,7 +64,7 @@ for my $round (1 .. $rounds) {
     is_deeply [@moves + 0, map { $moves[0]{$_} } qw(from to outcome epoch seq bytes)],
         [$round, "tomcat$dead", "tomcat$n", 'native', 2, 0, 0], 'one entry in the journal' or diag explain $moves[0];
     my $after = Site::cookie_of($r[0]);
-    is Site::count_of($site->get('/count?tell', cookie => $after)), 26, 'and on it goes with the cookie that the member gave';
+    is Site::count_of($site->get('/count', cookie => $after)), 26, 'and on it goes with the cookie that the member gave';
 }
 
 my ($node) = @{ $site->status->{stores} };
@@ -82,7 +82,7 @@ is_deeply \%total, { moved_out => $rounds, moved_in => $rounds, native => $round
 {
     my $other = Daemon->httpd(my $port = Site::free_port(), $site->httpd_conf);
     my $cookie = bereaved($site);
-    my @s = map { $site->send_request("/count?tell&burst&ms=$ms", cookie => $cookie, $_ % 2 ? () : (port => $port)) } 1 .. 20;
+    my @s = map { $site->send_request("/count?burst&ms=$ms", cookie => $cookie, $_ % 2 ? () : (port => $port)) } 1 .. 20;
     my @r = map { Site::read_answer($_) } @s;
     is join(' ', map { $_->{status} } @r), join(' ', (200) x 20), 'two httpds: all answered';
     like members(@r), qr/\Atomcat\d\z/, 'by one member';
@@ -97,5 +97,5 @@ is_deeply \%total, { moved_out => $rounds, moved_in => $rounds, native => $round
 
 # The same burst without the module. A race: reported, not judged.
 $site = Site->new(like => $site, off => 1, conf => $native);
-my @r = $site->parallel(20, '/count?tell&ms=20', cookie => bereaved($site));
+my @r = $site->parallel(20, '/count?ms=20', cookie => bereaved($site));
 diag sprintf 'stock, the same burst: %d of 20 updates kept, members: %s', scalar(grep { $_ > 5 } distinct(@r)), members(@r);

@@ -39,8 +39,7 @@ public class Shop extends HttpServlet {
         case "/cart":               // cart?add=apple; &quiet: change it in place, without setAttribute
             cart(request, response);
             break;
-        case "/count":              // count?peek, count?ms=N: wait after counting; count?tell: a cluster copies only what
-                                    // setAttribute has told it of
+        case "/count":              // count?peek, count?ms=N: wait after counting
             count(request, response);
             break;
         case "/login":              // login?user=alice: request.login; login alone: changeSessionId
@@ -52,7 +51,7 @@ public class Shop extends HttpServlet {
         case "/private":            // for users who are logged in (POST j_security_check)
             line(request, response, "private=" + request.getUserPrincipal().getName() + " what=" + request.getParameter("what"));
             break;
-        case "/logout":             // logout?again: and begin a new session
+        case "/logout":             // logout?again: and begin a new session; logout?renew: change the id first
             logout(request, response);
             break;
         case "/big":                // big?bytes=N: random bytes as an attribute; big alone: how many, and their digest
@@ -137,12 +136,7 @@ public class Shop extends HttpServlet {
 
     private static void count(HttpServletRequest request, HttpServletResponse response) throws IOException {
         if (request.getParameter("peek") == null) {
-            HttpSession session = request.getSession();
-            int count = increment(session);
-            if (request.getParameter("tell") != null) {
-                session.setAttribute("counter", session.getAttribute("counter"));
-            }
-            line(request, response, "count=" + count);
+            line(request, response, "count=" + increment(request.getSession()));
         } else {
             HttpSession session = request.getSession(false);
             AtomicInteger counter = session == null ? null : (AtomicInteger) session.getAttribute("counter");
@@ -178,6 +172,9 @@ public class Shop extends HttpServlet {
     private static void logout(HttpServletRequest request, HttpServletResponse response) throws IOException {
         HttpSession session = request.getSession(false);
         if (session != null) {
+            if (request.getParameter("renew") != null) {
+                request.changeSessionId();
+            }
             session.invalidate();
         }
         if (request.getParameter("again") != null) {
