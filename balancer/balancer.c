@@ -19,7 +19,6 @@ apr_status_t ha_balancer_child(server_rec *s, ha_table *table, apr_pool_t *pchil
 
     ha_request_child(table);
     ha_members_child(pchild);
-    ha_exchange_child();
     rv = ha_hung_child(pchild);
     return rv == APR_SUCCESS ? ha_async_child(pchild) : rv;
 }

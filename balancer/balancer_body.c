@@ -98,6 +98,11 @@ ha_body *ha_body_keep(request_rec *r, apr_size_t limit)
     return b;
 }
 
+int ha_body_whole(const ha_body *b)
+{
+    return !b->over;
+}
+
 int ha_body_play_again(ha_body *b, request_rec *r)
 {
     apr_size_t len = b->len;

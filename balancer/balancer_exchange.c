@@ -6,8 +6,6 @@
  * background thread has no client at all. What a member can tell from (Host, forwarding fields, addresses) is copied.
  */
 #include "httpd.h"
-#include "ap_mpm.h"
-#include "apr_atomic.h"
 #include "apr_strings.h"
 #include "http_core.h"
 #include "http_protocol.h"
@@ -51,7 +49,7 @@ static apr_status_t source_filter(ap_filter_t *f, apr_bucket_brigade *bb, ap_inp
     return APR_SUCCESS;
 }
 
-/* Keeps the body, up to the limit; past it the rest is dropped and the exchange has failed. */
+/* Keeps the body, up to the limit; past it the rest is dropped. */
 static apr_status_t sink_filter(ap_filter_t *f, apr_bucket_brigade *bb)
 {
     sink *s = f->ctx;
@@ -83,15 +81,18 @@ leave:
 
 /* ---- the request --------------------------------------------------------------------- */
 
-void ha_exchange_from(ha_exchange *x, request_rec *r, proxy_server_conf *conf, proxy_worker *worker, apr_pool_t *p)
+void ha_exchange_from(ha_exchange *x, ha_request *q, request_rec *r, proxy_worker *worker, apr_pool_t *p)
 {
+    proxy_dir_conf *dconf = apr_pmemdup(p, ap_get_module_config(r->per_dir_config, &proxy_module), sizeof *dconf);
     const conn_rec *c = r->connection;
     const char *host = apr_table_get(r->headers_in, "Host");
 
     x->server = r->server;
-    x->conf = conf;
-    x->worker = worker;
-    x->dconf = apr_pmemdup(p, ap_get_module_config(r->per_dir_config, &proxy_module), sizeof(proxy_dir_conf));
+    x->conf = q->conf;
+    x->worker = ha_members_exchange(q->balancer, worker, r->server);
+    x->patience = ha_config_member_timeout(q->cfg);
+    dconf->error_override = 0;  /* a member's 403 is an answer to us, not a page for a client */
+    x->dconf = dconf;
     x->host = host ? apr_pstrdup(p, host) : NULL;
     x->client_ip = apr_pstrdup(p, r->useragent_ip);
     x->local_ip = apr_pstrdup(p, c->local_ip);
@@ -169,12 +170,6 @@ static ap_filter_t *end_of_chain(ap_filter_rec_t *rec, void *ctx, request_rec *r
     return f;
 }
 
-/* A request on the way may hold its member's connection while it waits for another one of the same pool
- * (capture of a large state before the answer's headers go out). If all of a child's threads did that at
- * once, each would wait for the others for ever: some of them have to do without. */
-static volatile apr_uint32_t running;
-static apr_uint32_t limit = 1;
-
 apr_status_t ha_exchange_run(ha_exchange *x, apr_pool_t *parent)
 {
     apr_status_t rv = APR_EGENERAL;
@@ -190,10 +185,6 @@ apr_status_t ha_exchange_run(ha_exchange *x, apr_pool_t *parent)
 
     x->status = 0;
     x->backup = NULL;
-    if (apr_atomic_inc32(&running) >= limit) {
-        apr_atomic_dec32(&running);
-        return APR_EAGAIN;
-    }
     /* the answer goes to the parent; all else is gone with the exchange */
     apr_pool_create(&p, parent);
     apr_pool_tag(p, "session_ha_exchange");
@@ -218,7 +209,7 @@ apr_status_t ha_exchange_run(ha_exchange *x, apr_pool_t *parent)
     ha_hung_leave(wait);
     if (status != OK)
         goto leave;             /* refused, timed out, garbled; a member's own error status comes as OK */
-    if (s.too_large || !s.done) {
+    if (!s.done || (s.too_large && x->max > 0)) {
         rv = APR_ENOSPC;
         goto leave;
     }
@@ -239,18 +230,7 @@ apr_status_t ha_exchange_run(ha_exchange *x, apr_pool_t *parent)
     rv = APR_SUCCESS;
 leave:
     apr_pool_destroy(p);
-    apr_atomic_dec32(&running);
     return rv;
-}
-
-void ha_exchange_child(void)
-{
-    int threads = 0;
-    running = 0;
-    if (ap_mpm_query(AP_MPMQ_MAX_THREADS, &threads) == APR_SUCCESS && threads > 2)
-        limit = (apr_uint32_t)threads - 1;
-    else
-        limit = 2;              /* prefork: mod_proxy makes a second connection; one for the background */
 }
 
 void ha_exchange_hooks(apr_pool_t *p)

@@ -28,13 +28,14 @@ typedef struct member_map {
     unsigned mask;
     ha_member_view *views;      /* n of them, in the balancer's order */
     ha_member_view **by_route;  /* open addressing, mask + 1 places */
+    volatile apr_uint32_t watched;  /* milliseconds, modulo 2^32 */
 } member_map;
 
 static struct {
+    apr_pool_t *pchild;
     apr_pool_t *pool;           /* of this child; used under the mutex */
     apr_thread_mutex_t *mutex;  /* for making a map */
     void *volatile maps;        /* member_map; newest first */
-    volatile apr_uint32_t watched;  /* milliseconds, modulo 2^32 */
 } members;
 
 static unsigned route_hash(const char *route, apr_size_t len)
@@ -148,19 +149,46 @@ ha_member_slot *ha_members_slot(proxy_balancer *b, const proxy_worker *w)
  * mod_proxy_balancer takes the mark away in its own pre_request, which runs after ours. */
 void ha_members_watch(proxy_balancer *b, apr_time_t now)
 {
-    apr_uint32_t ms = (apr_uint32_t)(now / 1000), last = members.watched;
-    const member_map *m;
+    member_map *m = map_of(b, 0);
+    apr_uint32_t ms = (apr_uint32_t)(now / 1000), last;
     int i;
 
-    if (ms - last < WATCH_EVERY || apr_atomic_cas32(&members.watched, ms, last) != last)
+    if (m == NULL)
         return;
-    if ((m = map_of(b, 0)) == NULL)
+    last = m->watched;
+    if (ms - last < WATCH_EVERY || apr_atomic_cas32(&m->watched, ms, last) != last)
         return;
+    now = apr_time_now();       /* what came in may be the time that a slow request began */
     for (i = 0; i < m->n; i++) {
         const proxy_worker *w = m->views[i].worker;
         if (m->views[i].slot && PROXY_WORKER_IS_INITIALIZED(w) && !PROXY_WORKER_IS_USABLE(w))
             ha_member_note_error(m->views[i].slot, now);
     }
+}
+
+/* Exchanges have connections of their own: a request that fetches a large state holds its member's connection
+ * while it waits for a second one, and if all of max= were held like that, each would wait for the others
+ * for ever. The shared part, with all parameters, is the member's. */
+proxy_worker *ha_members_exchange(proxy_balancer *b, proxy_worker *w, server_rec *s)
+{
+    ha_member_view *v = (ha_member_view *)ha_members_find(b, w->s->route, strlen(w->s->route));
+
+    if (v == NULL || v->worker != w)
+        return w;
+    apr_thread_mutex_lock(members.mutex);
+    if (v->exchange == NULL) {
+        proxy_worker *own = apr_pmemdup(members.pool, w, sizeof *own);
+        apr_pool_t *p;
+        apr_pool_create(&p, members.pchild);    /* used by many threads: with the server's own allocator */
+        own->cp = NULL;
+        own->tmutex = NULL;
+        own->address = NULL;    /* counted references: it resolves the name itself */
+        own->local_status &= ~PROXY_WORKER_INITIALIZED;
+        if (ap_proxy_initialize_worker(own, s, p) == APR_SUCCESS)
+            v->exchange = own;
+    }
+    apr_thread_mutex_unlock(members.mutex);
+    return v->exchange ? v->exchange : w;
 }
 
 int ha_members_usable(const proxy_worker *w, apr_time_t now)
@@ -239,6 +267,7 @@ const ha_member_view *ha_members_choose(proxy_balancer *b, request_rec *r, proxy
 void ha_members_child(apr_pool_t *pchild)
 {
     apr_allocator_t *own;
+    members.pchild = pchild;
     /* maps are made at request time, by any thread: not from pchild, whose allocator is not ours to lock */
     apr_allocator_create(&own);
     apr_pool_create_ex(&members.pool, pchild, NULL, own);

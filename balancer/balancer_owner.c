@@ -136,9 +136,9 @@ static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, i
 {
     ha_move *m = &q->move;
     apr_uint32_t ttl = (apr_uint32_t)ha_config_ttl(q->cfg);
-    int broken = q->mode == HA_NO_BACKUP, n;
+    int broken = 0, n;
 
-    if (q->mode == HA_SYNC || q->mode == HA_ASYNC) {
+    if (q->mode != HA_NATIVE_BACKUP) {
         if (m->found == HA_BACKUP_UNASKED || m->found == HA_BACKUP_BROKEN) {
             ha_call call = store_call(q, r);
             if (ha_move_look(&q->session, &call, m) != APR_SUCCESS)
@@ -162,7 +162,7 @@ static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, i
         m->owner = q->sid.route;
     if (q->from == NULL)
         q->from = m->owner;
-    if (q->home == NULL && m->found != HA_BACKUP_FOUND && !known)
+    if (q->home == NULL && m->found != HA_BACKUP_FOUND && !known && q->mode != HA_NATIVE_BACKUP)
         return 0;               /* a route nobody has and no backup: nothing to move, whatever a client makes up */
 
     for (n = 0; n < EPOCHS_MAX; n++) {
@@ -224,8 +224,10 @@ static void plan_restore(ha_request *q)
         q->restore = 1;
         q->bytes = q->move.record.state.len;
         break;
+    case HA_BACKUP_TOMBSTONE:       /* logged out or expired: nothing that could be lost */
+        q->tell_none = 1;
+        break;
     case HA_BACKUP_ABSENT:
-    case HA_BACKUP_TOMBSTONE:
         q->tell_none = 1;
         if (q->moved)
             decide(q, HA_MISSING);
@@ -236,7 +238,7 @@ static void plan_restore(ha_request *q)
         break;
     case HA_BACKUP_UNASKED:
         if (q->moved)
-            decide(q, q->mode == HA_NATIVE_BACKUP ? HA_NATIVE : HA_MISSING);
+            decide(q, HA_NATIVE);
         break;
     }
 }
@@ -245,8 +247,7 @@ static void plan_restore(ha_request *q)
 static int on_missing(ha_request *q, request_rec *r)
 {
     int status = DECLINED;
-    if (!q->decided || q->move.found == HA_BACKUP_TOMBSTONE
-        || (q->outcome != HA_MISSING && q->outcome != HA_UNAVAILABLE) || q->mode == HA_NO_BACKUP)
+    if (!q->decided || (q->outcome != HA_MISSING && q->outcome != HA_UNAVAILABLE))
         return status;
     switch (ha_config_on_missing(q->cfg)) {
     case HA_CONTINUE:
@@ -267,10 +268,55 @@ static int on_missing(ha_request *q, request_rec *r)
     return status;
 }
 
-int ha_owner_settle(ha_request *q, request_rec *r, apr_time_t now)
+typedef enum { LOST, KNOWN, SETTLED } located;
+
+/* KNOWN: this httpd's word, nothing has to be done. SETTLED: found out or claimed by us just now. */
+static located locate(ha_request *q, request_rec *r)
 {
     ha_owner own = { { 0, 0 }, "", 0, 0 };
     int known = 0;
+
+    ha_request_session(q);
+    if (q->gate) {
+        /* a second attempt behind our own gate: the member that we had moved it to has failed too */
+        known = ha_table_owner(ha_request_table(), &q->session.digest, &own);
+    }
+    else if (known_or_our_turn(q, r, &own, &known)) {
+        q->restore = q->tell_none = 0;
+        return KNOWN;
+    }
+    q->moved = q->restore = q->tell_none = 0;
+    if (!settle_in_store(q, r, &own, known)) {
+        q->move.owner = NULL;
+        ha_owner_open_gate(q);
+        return LOST;
+    }
+    plan_restore(q);
+    return SETTLED;
+}
+
+/* This httpd's own word from now on. Not for a session that on_missing() has refused: the next request must meet
+ * the same answer. */
+static void own(const ha_request *q)
+{
+    ha_table_own(ha_request_table(), &q->session.digest, q->move.epoch, q->move.owner, apr_time_now());
+}
+
+int ha_owner_locate(ha_request *q, request_rec *r)
+{
+    located where;
+    q->slow = 1;
+    if (q->began == 0)
+        q->began = apr_time_now();
+    if ((where = locate(q, r)) == SETTLED)
+        own(q);
+    return where != LOST;
+}
+
+int ha_owner_settle(ha_request *q, request_rec *r, apr_time_t now)
+{
+    located where;
+    int status;
 
     if (q->balancer->s->sticky_force && q->home && !ha_members_usable(q->home->worker, now)) {
         const ha_member_view *heir = *q->home->worker->s->redirect
@@ -281,27 +327,23 @@ int ha_owner_settle(ha_request *q, request_rec *r, apr_time_t now)
     q->slow = 1;
     if (q->began == 0)
         q->began = now;
-    ha_request_session(q);
-
-    if (q->gate) {
-        /* second attempt, still our gate: the member we had moved it to has failed too */
-        known = ha_table_owner(ha_request_table(), &q->session.digest, &own);
-    }
-    else if (known_or_our_turn(q, r, &own, &known)) {
-        if (q->move.owner && (!q->sid.stock_sees || strcmp(q->move.owner, q->sid.route) != 0))
-            ha_request_steer(q, r, q->move.owner);
+    if ((where = locate(q, r)) == LOST)
         return DECLINED;
+    if (where == SETTLED) {
+        if ((status = on_missing(q, r)) != DECLINED)
+            return status;
+        own(q);
     }
-    q->moved = q->restore = q->tell_none = 0;
-    if (settle_in_store(q, r, &own, known)) {
-        ha_table_own(ha_request_table(), &q->session.digest, q->move.epoch, q->move.owner, apr_time_now());
-        plan_restore(q);
-        if (!q->sid.stock_sees || strcmp(q->move.owner, q->sid.route) != 0)
-            ha_request_steer(q, r, q->move.owner);
-        return on_missing(q, r);
-    }
-    ha_owner_open_gate(q);
+    if (!q->sid.stock_sees || strcmp(q->move.owner, q->sid.route) != 0)
+        ha_request_steer(q, r, q->move.owner);
     return DECLINED;
+}
+
+int ha_owner_is_known(ha_request *q)
+{
+    ha_owner it;
+    return ha_table_owner(ha_request_table(), &ha_request_session(q)->digest, &it) && it.route[0]
+           && strcmp(it.route, q->sid.route) == 0;
 }
 
 int ha_owner_left(ha_request *q, const char *route)

@@ -181,8 +181,8 @@ static int ha_pre_request(proxy_worker **worker, proxy_balancer **balancer, requ
     if (q == NULL) {
         ha_guard_request(r);
         cfg = ha_config_of(r);
-        if (!ha_config_on(cfg))
-            return DECLINED;
+        if (!ha_config_on(cfg) || ha_config_backup(cfg) == HA_NO_BACKUP || the_table == NULL)
+            return DECLINED;    /* no table: this child could not start, the log says why */
         /* mod_proxy_balancer takes the balancer it is given, as on a second attempt */
         if ((*balancer = balancer_of(r, conf, *url)) == NULL)
             return DECLINED;

@@ -21,12 +21,15 @@
 typedef struct ha_member_view {
     proxy_worker *worker;
     ha_member_slot *slot;       /* shared counters and "was in error"; NULL: the table is full */
+    proxy_worker *exchange;     /* the same member with connections of its own, made when first needed */
 } ha_member_view;
 
 /* The member with this route; NULL: none. Valid for this request. */
 const ha_member_view *ha_members_find(proxy_balancer *, const char *route, apr_size_t len);
 /* Looks at all members from time to time, so that an error nobody met with a session is noticed too. */
 void ha_members_watch(proxy_balancer *, apr_time_t now);
+/* The worker to use for a request of our own to this member. */
+proxy_worker *ha_members_exchange(proxy_balancer *, proxy_worker *, server_rec *);
 /* The slot of a worker met in a hook. */
 ha_member_slot *ha_members_slot(proxy_balancer *, const proxy_worker *);
 /* Usable now, or in error with its retry time over: then stock mod_proxy_balancer tries it again. */
@@ -61,7 +64,9 @@ typedef struct ha_request {
     unsigned slow : 1;          /* the owner was asked for */
     unsigned moved : 1;         /* it has a new owner since this request */
     unsigned restore : 1;       /* the owner has to be given the backup before the attempt */
+    unsigned in_field : 1;      /* the backup goes with the request: the member has it when it answers */
     unsigned tell_none : 1;     /* there is none: tell the member so */
+    unsigned told : 1;          /* moved or not, it is told: the member had lost the session */
     unsigned decided : 1;       /* outcome is set */
     unsigned logged : 1;
     apr_time_t gate;            /* we hold the gate until this point; 0: not ours */
@@ -102,6 +107,11 @@ void ha_request_child(ha_table *table);
 /* Where the session lives, when the fast path cannot say (balancer_owner.c). Steers; DECLINED, or the
  * answer to the client that SessionHAOnMissing asks for. */
 int ha_owner_settle(ha_request *q, request_rec *r, apr_time_t now);
+/* Where the session lives, asked while a member is being tried. 1: q->move.owner, and what has to be done there; 0: nobody
+ * can tell. */
+int ha_owner_locate(ha_request *q, request_rec *r);
+/* 1: this httpd knows that the member of the client's route has the session. */
+int ha_owner_is_known(ha_request *q);
 void ha_owner_open_gate(ha_request *q);
 /* A claim somebody else holds; 1 if the session lives at another member than route. */
 int ha_owner_left(ha_request *q, const char *route);
@@ -122,9 +132,20 @@ int  ha_guard_well_known(const char *path);         /* 1: refuse */
 void ha_attempt_hooks(apr_pool_t *p);
 void ha_response_hooks(apr_pool_t *p);
 void ha_response_insert(ha_request *q, request_rec *r);
-void ha_attempt_show_keepalives(ha_request *q, request_rec *r);
 /* Takes our fields out of the answer and acts on them; also for answers that met no filter. */
 void ha_response_take(ha_request *q, request_rec *r);
+
+/* Give the member the backup in q->move (balancer_restore.c). 0: it did not answer, do not ask it. */
+int ha_restore(ha_request *q, request_rec *r, proxy_worker *worker);
+
+/* Sending a request again (balancer_repeat.c). */
+int ha_repeat_has_body(const request_rec *r);
+int ha_repeat_fits(const ha_request *q, const request_rec *r);      /* its body can be kept */
+int ha_repeat_allowed(const ha_request *q, const request_rec *r);   /* running it twice does no harm */
+int ha_repeat_died(const ha_request *q, const request_rec *r, int status);  /* the member died under it */
+int ha_repeat_prepare(ha_request *q, request_rec *r);
+void ha_repeat_hide_keepalives(ha_request *q, request_rec *r);
+void ha_repeat_show_keepalives(ha_request *q, request_rec *r);
 
 /* A request of ours to a member, through mod_proxy itself (balancer_exchange.c). */
 typedef struct ha_exchange {
@@ -141,20 +162,18 @@ typedef struct ha_exchange {
     const char *path;
     const char *field, *value;          /* one protocol field */
     ha_blob body;                       /* data NULL: none */
-    apr_size_t max;                     /* of the answer's body; a larger one ends the exchange */
+    apr_size_t max;                     /* of the answer's body; a larger one is an error. 0: not wanted */
     apr_interval_time_t patience;       /* SessionHAMemberTimeout; 0: the worker's own time-outs only */
 
     int status;                         /* the member's answer; 0: none */
     ha_blob answer;                     /* in the pool */
     const char *backup;                 /* its Session-Backup field, or NULL */
 } ha_exchange;
-void ha_exchange_from(ha_exchange *x, request_rec *r, proxy_server_conf *conf, proxy_worker *worker,
-                      apr_pool_t *p);
+void ha_exchange_from(ha_exchange *x, ha_request *q, request_rec *r, proxy_worker *worker, apr_pool_t *p);
 /* APR_SUCCESS when the member answered, whatever it said; else it did not (APR_EGENERAL). Waits as long as
  * the worker's own time-out allows. */
 apr_status_t ha_exchange_run(ha_exchange *x, apr_pool_t *p);
 void ha_exchange_hooks(apr_pool_t *p);
-void ha_exchange_child(void);
 
 /* Members that do not answer (balancer_hung.c). While entered, the wait is watched: after timeout without
  * *answered the member is probed, and if it is deaf, its connections in this process are shut down. timeout <= 0, or a
@@ -168,6 +187,7 @@ apr_status_t ha_hung_child(apr_pool_t *pchild);
 /* A body that may have to be sent again (balancer_body.c); kept up to limit bytes. */
 typedef struct ha_body ha_body;
 ha_body *ha_body_keep(request_rec *r, apr_size_t limit);
+int ha_body_whole(const ha_body *b);                /* 0: it was too long to keep */
 /* The next attempt reads it from the beginning. 0: it was too long to keep. */
 int ha_body_play_again(ha_body *b, request_rec *r);
 void ha_body_hooks(apr_pool_t *p);

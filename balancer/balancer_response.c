@@ -76,10 +76,10 @@ static const char *fetch(backup_job *job, apr_pool_t *p)
     return NULL;
 }
 
-static void leave_tombstone(backup_job *job, const ha_digest *digest, apr_pool_t *p)
+static void leave_tombstone(backup_job *job, const ha_digest *digest, apr_pool_t *p, apr_time_t deadline)
 {
     ha_session session = job->session;
-    ha_call call = { .pool = p, .deadline = apr_time_now() + job->timeout };
+    ha_call call = { .pool = p, .deadline = deadline };
     ha_record stone = job->record;
     ha_move last = { 0 };
     ha_owner own;
@@ -113,7 +113,7 @@ static void keep(apr_pool_t *p, void *baton)
     ha_capture done;
 
     if (job->record.gone) {
-        leave_tombstone(job, &job->session.digest, p);
+        leave_tombstone(job, &job->session.digest, p, apr_time_now() + job->timeout);
         tell(job, HA_BACKUP_GONE, 0, NULL);
         return;
     }
@@ -125,7 +125,7 @@ static void keep(apr_pool_t *p, void *baton)
     done = ha_capture_put(&job->session, ha_request_table(), &call, &job->record, job->asked, NULL);
     tell(job, results[done], job->record.state.len, call.why);
     if (job->renamed)
-        leave_tombstone(job, &job->old, p);
+        leave_tombstone(job, &job->old, p, call.deadline);  /* both within one SessionHAStoreTimeout */
 }
 
 /* ---- what a field says ------------------------------------------------------------------ */
@@ -163,8 +163,7 @@ static backup_job *make_job(ha_request *q, request_rec *r, const ha_field_backup
     }
     else if (!field->gone) {
         job->fetch = 1;
-        ha_exchange_from(&job->x, r, q->conf, q->worker, p);
-        job->x.patience = ha_config_member_timeout(q->cfg);
+        ha_exchange_from(&job->x, q, r, q->worker, p);
     }
     return job;
 }
@@ -239,7 +238,7 @@ static apr_status_t ha_response_filter(ap_filter_t *f, apr_bucket_brigade *bb)
     ha_request *q = f->ctx;
 
     q->passed = 1;
-    ha_attempt_show_keepalives(q, f->r);
+    ha_repeat_show_keepalives(q, f->r);
     if (!q->answered)
         ha_response_take(q, f->r);
     if (q->swallow) {

@@ -1,0 +1,79 @@
+/* balancer_restore.c - give a member the session's backup.
+ *
+ * Ahead of the request, by PUT: then the others of the session need not wait until this request is answered, and
+ * the state does not have to fit into the member's header limit beside the client's cookies. An adapter that only
+ * reads the request's own field gets a small state there.
+ */
+#include "httpd.h"
+#include "apr_strings.h"
+#include "http_log.h"
+
+#include "balancer_request.h"
+
+APLOG_USE_MODULE(session_ha);
+
+static apr_status_t state_bytes(const ha_record *record, apr_pool_t *p, ha_blob *out)
+{
+    if (record->base64)
+        return ha_field_base64_decode(&record->state, p, out);
+    *out = record->state;
+    return APR_SUCCESS;
+}
+
+static const char *inline_field(ha_request *q, request_rec *r, ha_version version, const ha_blob *state, const char *mac)
+{
+    const ha_record *record = &q->move.record;
+    const char *text = record->base64 ? apr_pstrmemdup(r->pool, record->state.data, record->state.len)
+                                      : ha_field_base64_encode(state, r->pool);
+    return ha_field_restore(r->pool, q->sid.id, version, text, mac);
+}
+
+/* HA_UNAVAILABLE: the member did not answer. */
+static ha_outcome hand_over(ha_request *q, request_rec *r, proxy_worker *worker)
+{
+    const ha_record *record = &q->move.record;
+    ha_version version = { q->move.epoch, record->version.seq };
+    const char *mac;
+    ha_exchange x = { 0 };
+    ha_blob state;
+
+    if (state_bytes(record, r->pool, &state) != APR_SUCCESS) {
+        q->move.why = "the stored state is not base64";
+        return HA_MISSING;
+    }
+    q->bytes = state.len;
+    mac = ha_mac_restore(q->session.secret, q->sid.id, version, &state, r->pool);
+    ha_exchange_from(&x, q, r, worker, r->pool);
+    x.method = "PUT";
+    x.path = record->at[0] ? record->at : HA_WELL_KNOWN;
+    x.field = HA_FIELD_RESTORE;
+    x.value = ha_field_restore(r->pool, q->sid.id, version, NULL, mac);
+    x.body = state;
+    if (ha_exchange_run(&x, r->pool) != APR_SUCCESS) {
+        q->move.why = "the member did not answer the restore";
+        return HA_UNAVAILABLE;
+    }
+    if (x.status == 204 || x.status == 412)
+        return HA_RESTORED;     /* 412: what it holds is as new or newer */
+    if (x.status != 403 && state.len <= HA_INLINE_MAX) {
+        apr_table_setn(r->headers_in, HA_FIELD_RESTORE, inline_field(q, r, version, &state, mac));
+        q->in_field = 1;
+        return HA_RESTORED;
+    }
+    q->move.why = apr_psprintf(r->pool, "the member answered the restore with %d", x.status);
+    return HA_REFUSED;
+}
+
+int ha_restore(ha_request *q, request_rec *r, proxy_worker *worker)
+{
+    ha_outcome outcome = hand_over(q, r, worker);
+
+    if (outcome == HA_UNAVAILABLE)
+        return 0;
+    q->restore = 0;
+    if (outcome != HA_RESTORED || q->moved || q->told) {
+        q->outcome = outcome;
+        q->decided = 1;
+    }
+    return 1;
+}
