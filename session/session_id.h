@@ -11,7 +11,8 @@
  *
  * The route is what follows a separator: the first one if a member has that route (as stock
  * reads it), else the last one if a member has that (a dotted id), else what follows the
- * first (the route of a member that is gone). */
+ * first (the route of a member that is gone). What is longer than HA_ROUTE_MAX is nobody's route: the value is an id
+ * without one. A value that begins with the separator is no id. */
 #ifndef HA_SESSION_ID_H
 #define HA_SESSION_ID_H
 
@@ -21,7 +22,8 @@ typedef struct ha_id_rules {    /* from the configuration; no allocation per req
     const char *cookie;         /* name, or NULL */
     const char *path;           /* name, or NULL */
     const char *header;         /* name, or NULL: used by the caller, see ha_id_parse */
-    char separator;             /* between id and route; 0: the whole value is both route-less id */
+    char separator;             /* between id and route; 0 (stickysessionsep=off): the whole value is the id, and the
+                                 * route as well if a member has it */
     int whole;                  /* 1: SessionHAId names a place without a route: the whole value is the id */
 } ha_id_rules;
 
