@@ -496,6 +496,10 @@ subtest 'logout' => sub {
     $r = ask($one, '/count', $r->{jar});
     is($r->{count}, 2);
 
+    $r = ask($one, '/count');
+    $id = $r->{backup}{id};
+    is_deeply(ask($one, '/logout?renew', $r->{jar})->{backup}, { id => $id, gone => 1 }, 'ended under an id that was never told');
+
     $r = ask($one, '/logout?again');
     ok($r->{backup}{state}, 'a session made and nothing before it');
     is($r->{backup}{was}, undef);

@@ -75,9 +75,13 @@ final class Departed {
             if (idle || record == null || context.getState() != LifecycleState.STARTED) {
                 return;
             }
-            long seconds = SessionRecord.ttl(session);
-            remember(context, SessionIds.base(session.getIdInternal(), SessionIds.ownRoute(context)), record.version(),
-                    System.currentTimeMillis() + seconds * 1000);
+            long until = System.currentTimeMillis() + SessionRecord.ttl(session) * 1000;
+            String base = SessionIds.base(session.getIdInternal(), SessionIds.ownRoute(context));
+            remember(context, base, record.version(), until);
+            String toldAs = record.toldAs();
+            if (toldAs != null && !toldAs.equals(base)) {
+                remember(context, toldAs, record.version(), until);     // its id changed, and nobody was told
+            }
         }
     }
 }
