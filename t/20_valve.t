@@ -110,6 +110,12 @@ my ($one, $two, $three) = Tomcat->start_all(
     { route => 'tomcat2', valve => 1, secret_file => $secret_file, valve_attributes => { classFilter => '!shop.Trap', maxSize => 1_000_000 } },
     { route => 'tomcat3', valve => 'engine', secret_file => $secret_file });
 
+subtest 'the worked example of doc/protocol.md' => sub {
+    my $key = '0123456789abcdef0123456789abcdef';
+    is(restore_mac('ABC', 3, 19, 'cart=apple', $key), 'rrlz4hBd3hfhfYzYnlr8/6DMsv1kqKo5yXE+L7ZjOcA=');
+    is(mac("fetch\nABC\n1700000000\n", $key), 'xMZZm1lZQmPqFYdXIiN3sjkAThXTNzYpDaEmW8DoDbQ=');
+};
+
 # ---- telling -------------------------------------------------------------------------
 
 subtest 'nothing is said to who did not ask' => sub {

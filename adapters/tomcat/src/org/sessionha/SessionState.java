@@ -37,7 +37,7 @@ import org.apache.juli.logging.Log;
 final class SessionState {
 
     /** An application may change a collection while it is read. */
-    private static final int ATTEMPTS = 3;
+    private static final int ATTEMPTS = 8;
 
     /** The whole state. */
     final byte[] bytes;
