@@ -64,14 +64,13 @@ typedef struct ha_call {
  *
  * Keys are printable ASCII without space, at most 200 bytes. `expires` is a point in
  * time; 0 means "does not expire". Results are allocated in call->pool.
- * The functions are called from many threads at once. A provider that cannot keep
- * call->deadline by itself sets `unbounded`; it is then called on a thread of the
- * executor (store/store_executor.h), never on the request's own.
+ * The functions are called from many threads at once: threads of the executor
+ * (store/store_executor.h), never the request's own, so that a call which outlasts
+ * call->deadline holds up nobody. One that can keep it should, or its thread is lost until then.
  */
 typedef struct ha_node ha_node;             /* a provider's own; opaque above it */
 typedef struct ha_store_provider {
     const char *name;                       /* the URL's scheme */
-    int unbounded;                          /* 1: may block past the deadline */
     int shared_by_host;                     /* 1: a place on this machine (lmdb), no use in copies */
     apr_size_t chunk;                       /* largest value a node takes; above it the store cuts; 0: any */
 

@@ -237,7 +237,6 @@ static apr_status_t probe(ha_node *node, ha_call *call)
 
 const ha_store_provider ha_store_libmemcached = {
     .name = "libmemcached",
-    .unbounded = 1,             /* its time-outs are for each wait, not for the whole call */
     .chunk = HA_MEMCACHED_CHUNK,
     .configure = configure,
     .open = open_,

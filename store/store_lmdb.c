@@ -10,8 +10,7 @@
  * it is put aside and a new one begun.
  *
  * LMDB forbids opening a file twice in a process, so all stores of a child share one environment for each
- * directory. It is opened after the fork. A write waits for the lock while another process holds it, so
- * the provider is `unbounded`.
+ * directory. It is opened after the fork. A write waits for the lock while another process holds it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -21,8 +20,6 @@
 #include <lmdb.h>
 
 #include <apr_atomic.h>
-#include <apr_file_info.h>
-#include <apr_file_io.h>
 #include <apr_strings.h>
 
 #ifdef HAVE_CONFIG_H
@@ -32,6 +29,7 @@
 #define HA_STATE_DIR "/var/lib/session_ha"
 #endif
 
+#include "store_dirs.h"
 #include "store_nodes.h"
 
 #define SIZE_DEFAULT  (APR_INT64_C(1) << 30)    /* of the map; the file grows as it is used */
@@ -164,59 +162,35 @@ leave:
     return err;
 }
 
-/* The directory, made if it is not there; the files are made by the first child. We may be root here, and the
- * path may be under somebody else's hands: a link, a directory that is not the children's, or one that
- * others may write in, is refused and never "put right". */
+/* The files are made by the first child. One that a crash of the machine has damaged is put aside here, while
+ * no child of ours has it open. */
 static apr_status_t prepare(ha_node *node, ha_call *call, apr_uid_t uid, apr_gid_t gid)
 {
-    uid_t owner = uid == (apr_uid_t)-1 ? geteuid() : uid;
     const char *file = apr_pstrcat(call->pool, node->dir, "/data.mdb", NULL), *aside;
+    apr_status_t rv = ha_dir_prepare(node->dir, call, uid, gid);
     struct stat st;
-    apr_status_t rv;
     MDB_env *env;
     MDB_dbi dbi;
     int err;
 
-    if (lstat(node->dir, &st) != 0) {
-        char *parent = apr_pstrdup(call->pool, node->dir), *slash = strrchr(parent, '/');
-
-        if (slash > parent) {
-            *slash = '\0';
-            rv = apr_dir_make_recursive(parent, APR_FPROT_UREAD | APR_FPROT_UWRITE | APR_FPROT_UEXECUTE | APR_FPROT_GREAD
-                                        | APR_FPROT_GEXECUTE | APR_FPROT_WREAD | APR_FPROT_WEXECUTE, call->pool);
-            if (rv != APR_SUCCESS) {
-                call->why = apr_psprintf(call->pool, "the directory %s cannot be made: %pm", parent, &rv);
-                return rv;
-            }
-        }
-        if (mkdir(node->dir, 0700) != 0 || (owner != geteuid() && chown(node->dir, owner, gid) != 0)) {
-            rv = APR_FROM_OS_ERROR(apr_get_os_error());
-            call->why = apr_psprintf(call->pool, "cannot be made: %pm", &rv);
-            return rv;
-        }
-        return APR_SUCCESS;
+    if (rv != APR_SUCCESS || lstat(file, &st) != 0) {
+        return rv;
     }
-    if (!S_ISDIR(st.st_mode) || st.st_uid != owner || (st.st_mode & (S_IWGRP | S_IWOTH))) {
-        call->why = apr_psprintf(call->pool, "must be a directory that user id %d owns and nobody else may write in", (int)owner);
-        return APR_EACCES;
+    err = env_open(node->dir, node->size, &env, &dbi);
+    if (err == 0) {
+        mdb_env_close(env);
     }
-    if (lstat(file, &st) == 0 && S_ISREG(st.st_mode)) {
-        err = env_open(node->dir, node->size, &env, &dbi);
-        if (err == 0) {
-            mdb_env_close(env);
-        }
-        else if (err == MDB_INVALID || err == MDB_VERSION_MISMATCH || err == MDB_CORRUPTED || err == MDB_PAGE_NOTFOUND) {
-            aside = apr_psprintf(call->pool, "%s/broken-%" APR_TIME_T_FMT, node->dir, apr_time_sec(apr_time_now()));
-            if (rename(file, aside) != 0) {
-                call->why = apr_psprintf(call->pool, "%s is damaged (%s) and cannot be put aside", file, mdb_strerror(err));
-                return APR_EGENERAL;
-            }
-            unlink(apr_pstrcat(call->pool, node->dir, "/lock.mdb", NULL));
-        }
-        else {
-            call->why = apr_psprintf(call->pool, "%s: %s", file, mdb_strerror(err));
+    else if (err == MDB_INVALID || err == MDB_VERSION_MISMATCH || err == MDB_CORRUPTED || err == MDB_PAGE_NOTFOUND) {
+        aside = apr_psprintf(call->pool, "%s/broken-%" APR_TIME_T_FMT, node->dir, apr_time_sec(apr_time_now()));
+        if (rename(file, aside) != 0) {
+            call->why = apr_psprintf(call->pool, "data.mdb is damaged (%s) and cannot be put aside", mdb_strerror(err));
             return APR_EGENERAL;
         }
+        unlink(apr_pstrcat(call->pool, node->dir, "/lock.mdb", NULL));
+    }
+    else {
+        call->why = apr_psprintf(call->pool, "data.mdb: %s", mdb_strerror(err));
+        return APR_EGENERAL;
     }
     return APR_SUCCESS;
 }
@@ -551,7 +525,6 @@ static apr_status_t probe(ha_node *node, ha_call *call)
 
 const ha_store_provider ha_store_lmdb = {
     .name = "lmdb",
-    .unbounded = 1,
     .shared_by_host = 1,
     .configure = configure,
     .prepare = prepare,

@@ -6,7 +6,7 @@
  *  - For a server it holds for dead it answers APR_NOTFOUND, and tries it again every five seconds under a
  *    lock all threads want. Which server is asked is therefore our own function, which looks at no
  *    status: there is one, and whether it is worth asking is the breaker's business.
- *  - It has no time-out for reading. So the provider is `unbounded`: its calls run on the executor's threads.
+ *  - It has no time-out for reading. Its calls run on the executor's threads, and may be left behind there.
  *  - When a connection ends it takes the missing line for a strange one (APR_EGENERAL), and after a write
  *    puts the dead connection back. When memcached was restarted, every pooled connection gives such
  *    errors. So what fails like that is done once more, on a connection made for it: what comes then is
@@ -239,7 +239,6 @@ static apr_status_t remove_(ha_node *node, ha_call *call, const char *key)
 
 const ha_store_provider ha_store_memcached = {
     .name = "memcached",
-    .unbounded = 1,
     .chunk = HA_MEMCACHED_CHUNK,
     .configure = configure,
     .open = open_,

@@ -22,6 +22,8 @@ static const struct {
     { "lmdb", &ha_store_lmdb, NULL },
     { "memcached", &ha_store_memcached, NULL },
     { "libmemcached", &ha_store_libmemcached, NULL },
+    { "file", &ha_store_file, NULL },
+    { "dbd", &ha_store_dbd, NULL },
 #ifdef HAVE_HIREDIS
     { "redis", &ha_store_redis, NULL },
 #else
@@ -70,9 +72,45 @@ const char *ha_store_schemes(apr_pool_t *p)
     return all;
 }
 
+/* dbd:driver,params: only what says where it is; anything else may be a secret. */
+static const char *dbd_name(const char *url, apr_pool_t *p)
+{
+    static const char *const shown[] = { "host=", "hostaddr=", "port=", "sock=", "dbname=" };
+    const char *driver = url + strcspn(url, ":"), *at = driver + strcspn(driver, ",");
+    const char *name = apr_pstrcat(p, "dbd", apr_pstrmemdup(p, driver, (apr_size_t)(at - driver)), NULL);
+    size_t len, i;
+    int quoted;
+
+    if (*at == ',' && at[1] == '/') {
+        return apr_pstrcat(p, name, at, NULL);
+    }
+    for (; *at; at += len) {
+        at += strspn(at, " ,;|\t");
+        /* libpq: password='with space' */
+        for (len = 0, quoted = 0; at[len] && (quoted || strchr(" ,;|\t", at[len]) == NULL); len++) {
+            if (at[len] == '\\' && at[len + 1]) {
+                len++;
+            }
+            else {
+                quoted ^= at[len] == '\'';
+            }
+        }
+        for (i = 0; i < sizeof(shown) / sizeof(shown[0]); i++) {
+            if (strncmp(at, shown[i], strlen(shown[i])) == 0) {
+                name = apr_pstrcat(p, name, ",", apr_pstrmemdup(p, at, len), NULL);
+            }
+        }
+    }
+    return name;
+}
+
 const char *ha_store_node_name(const char *url, apr_pool_t *p)
 {
     char *name = apr_pstrdup(p, url), *rest, *at, *end;
+
+    if (strncasecmp(url, "dbd:", 4) == 0) {
+        return dbd_name(url, p);
+    }
 
     if ((end = strchr(name, '?')) != NULL) {
         *end = '\0';

@@ -10,6 +10,8 @@
 extern const ha_store_provider ha_store_memcached;
 extern const ha_store_provider ha_store_libmemcached;
 extern const ha_store_provider ha_store_redis;
+extern const ha_store_provider ha_store_file;
+extern const ha_store_provider ha_store_dbd;
 extern const ha_store_provider ha_store_lmdb;
 
 typedef struct ha_store_node {
@@ -29,6 +31,7 @@ struct ha_store {
     ha_store_node nodes[HA_STORE_NODES_MAX];
     /* each child */
     ha_executor *executor;      /* a lane for each node, and one more for probes */
+    apr_uint32_t probing[HA_STORE_NODES_MAX];   /* 1: a probe of this child is under way */
     apr_uint64_t random;        /* where this child's writer numbers begin */
     apr_uint64_t written;
 };

@@ -298,7 +298,6 @@ static apr_status_t probe(ha_node *node, ha_call *call)
 
 const ha_store_provider ha_store_redis = {
     .name = "redis",
-    .unbounded = 1,             /* its time-outs are for each wait, not for the whole call */
     .configure = configure,
     .open = open_,
     .get = get,

@@ -1,6 +1,7 @@
 /* store_repair.c - see store_repair.h. */
 #include <string.h>
 
+#include <apr_atomic.h>
 #include <apr_strings.h>
 
 #include "store_repair.h"
@@ -90,6 +91,7 @@ void ha_repair_found(ha_store *store, const char *key, const ha_copy *best, ha_c
 
 typedef struct ha_probe {
     const ha_store_node *node;
+    apr_uint32_t *under_way;
     apr_uint64_t seen;
     apr_time_t deadline;
 } ha_probe;
@@ -98,8 +100,10 @@ static int run_probe(ha_job *job)
 {
     ha_probe *probe = job->args;
     ha_call call = { job->pool, probe->deadline, NULL };
+    apr_status_t rv = probe->node->provider->probe(probe->node->at, &call);
 
-    if (APR_SUCCESS == probe->node->provider->probe(probe->node->at, &call)) {
+    apr_atomic_set32(probe->under_way, 0);
+    if (rv == APR_SUCCESS) {
         ha_job_check(job);
         ha_breaker_close(probe->node->breaker, probe->seen, apr_time_now());
     }
@@ -113,14 +117,19 @@ void ha_probe_later(ha_store *store, int nth, apr_time_t now)
     ha_batch *batch;
     ha_probe *probe;
 
-    if (!ha_breaker_probe_due(node->breaker, now, HA_PROBE_EVERY, &seen)
+    /* One at a time: some providers' probes hang as long as the node does. */
+    if (apr_atomic_read32(&store->probing[nth]) || !ha_breaker_probe_due(node->breaker, now, HA_PROBE_EVERY, &seen)
         || APR_SUCCESS != ha_batch_open(store->executor, &batch)) {
         return;
     }
     probe = apr_palloc(ha_batch_pool(batch), sizeof(*probe));
     probe->node = node;
+    probe->under_way = &store->probing[nth];
     probe->seen = seen;
     probe->deadline = now + store->timeout;
-    ha_batch_submit(batch, store->nnodes, run_probe, probe);
+    apr_atomic_set32(probe->under_way, 1);
+    if (APR_SUCCESS != ha_batch_submit(batch, store->nnodes, run_probe, probe)) {
+        apr_atomic_set32(probe->under_way, 0);
+    }
     ha_batch_detach(batch);
 }

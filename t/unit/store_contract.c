@@ -437,6 +437,39 @@ static int start_redis3(apr_pool_t *p, const char **urls)
     return 3;
 }
 
+static int start_file(apr_pool_t *p, const char **urls)
+{
+    urls[0] = apr_pstrcat(p, "file:", server_dir(p), "/files", NULL);
+    return 1;
+}
+
+static int start_file2(apr_pool_t *p, const char **urls)
+{
+    urls[0] = apr_pstrcat(p, "file:", server_dir(p), "/files1", NULL);
+    urls[1] = apr_pstrcat(p, "file:", server_dir(p), "/files2", NULL);
+    return 2;
+}
+
+static int start_sqlite(apr_pool_t *p, const char **urls)
+{
+    urls[0] = apr_pstrcat(p, "dbd:sqlite3,", server_dir(p), "/sqlite/sessions.db", NULL);
+    return 1;
+}
+
+static int start_mariadb(apr_pool_t *p, const char **urls)
+{
+    server_mariadb(&servers[0], p);
+    urls[0] = servers[0].url;
+    return 1;
+}
+
+static int start_postgres(apr_pool_t *p, const char **urls)
+{
+    server_postgres(&servers[0], p);
+    urls[0] = servers[0].url;
+    return 1;
+}
+
 static void stop_servers(void)
 {
     int i;
@@ -452,6 +485,11 @@ static const contract_row rows[] = {
     { "memcached, 2 copies on 3 nodes", 2, start_memcached3, stop_servers },
     { "libmemcached", 1, start_libmemcached, stop_servers },
     { "libmemcached, 2 copies on 3 nodes", 2, start_libmemcached3, stop_servers },
+    { "file", 1, start_file, NULL },
+    { "file, 2 copies on 2 nodes", 2, start_file2, NULL },
+    { "dbd:sqlite3", 1, start_sqlite, NULL },
+    { "dbd:mysql (MariaDB)", 1, start_mariadb, stop_servers },
+    { "dbd:pgsql (PostgreSQL)", 1, start_postgres, stop_servers },
     { "redis", 1, start_redis, stop_servers },
     { "redis, 2 copies on 3 nodes", 2, start_redis3, stop_servers },
 };

@@ -120,6 +120,12 @@ static void configuration(void)
         { 1, { "memcached://host?x=1" }, "expected memcached://host" },
         { 1, { "memcached://[::1]:11211" }, "libmemcached://" },
         { 1, { "memcached://ho\rst" }, "expected memcached://host" },
+        { 1, { "file:path" }, "expected file:/path" },
+        { 1, { "file:/" }, "expected file:/path" },
+        { 1, { "dbd:oracle,x" }, "expected dbd:mysql" },
+        { 1, { "dbd:mysql" }, "expected dbd:mysql" },
+        { 1, { "dbd:mysql,host=a,flags=CLIENT_FOUND_ROWS" }, "flags= is not understood" },
+        { 1, { "dbd:sqlite3,relative.db" }, "expected dbd:mysql" },
         { 1, { "libmemcached://user@host" }, "expected libmemcached://host" },
         { 1, { "libmemcached://:password@host" }, "expected libmemcached://host" },
         { 1, { "libmemcached://user:pass%0aword@host" }, "expected libmemcached://host" },
@@ -145,7 +151,8 @@ static void configuration(void)
         { 0, { NULL }, "1 to 32 nodes" },
     };
     static const char *const good[] = { "memcached://host", "memcached://host:1", "memcached://127.0.0.1:11211/", "memcached:///run/m.sock",
-                                        "MEMCACHED://host", "libmemcached://[::1]:11211", "libmemcached://user:p%40ss@host:1", "libmemcached:///run/m.sock",
+                                        "MEMCACHED://host", "file:/a", "file:///a/b", "dbd:sqlite3,/a/b.db", "dbd:mysql,host=a,user=b,pass=c,dbname=d",
+                                        "dbd:pgsql,host=a user=b password='c d' dbname=e", "libmemcached://[::1]:11211", "libmemcached://user:p%40ss@host:1", "libmemcached:///run/m.sock",
 #ifdef HAVE_HIREDIS
                                         "redis://host", "redis://host/7", "redis://[::1]:1/0", "redis://:pass@host", "redis://user:p%3Aass@host:6379/2",
                                         "redis:///run/redis.sock",
@@ -165,6 +172,9 @@ static void configuration(void)
     }
     is_str(ha_store_node_name("redis://user:pa%40ss@Host:6379/0?x=1", p), "redis://host:6379/0", "no password is shown");
     is_str(ha_store_node_name("redis://:p@ss:w/rd@host", p), "redis://ss:w/rd@host", "what is no URL is cut all the same");
+    is_str(ha_store_node_name("dbd:mysql,host=a,user=b,pass=host=c,port=3306;dbname=d", p), "dbd:mysql,host=a,port=3306,dbname=d", "nor in a dbd: one");
+    is_str(ha_store_node_name("dbd:pgsql,host=a user=b password='x port=1 y' dbname=d", p), "dbd:pgsql,host=a,dbname=d", "even in quotes");
+    is_str(ha_store_node_name("dbd:sqlite3,/var/lib/x.db", p), "dbd:sqlite3,/var/lib/x.db", "a file is shown");
     ok(strncmp(ha_store_schemes(p), "lmdb, memcached, libmemcached", 29) == 0, "the schemes: %s", ha_store_schemes(p));
 }
 

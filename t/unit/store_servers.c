@@ -239,6 +239,108 @@ void server_redis(ha_server *server, apr_pool_t *p, const char *password, const 
     server_start(server);
 }
 
+/* A directory the servers' user owns. */
+static const char *data_dir(apr_pool_t *p, const char *name)
+{
+    const char *dir = apr_pstrcat(p, server_dir(p), "/", name, NULL);
+    struct passwd *pw = geteuid() == 0 ? getpwnam("nobody") : NULL;
+
+    if (mkdir(dir, 0700) != 0 || (pw && chown(dir, pw->pw_uid, pw->pw_gid) != 0)) {
+        bail_out("cannot be made", dir);
+    }
+    return dir;
+}
+
+/* Runs a program to its end, as the servers run. */
+static void run_program(const char *const *argv)
+{
+    int status = -1, null;
+    pid_t pid;
+
+    fflush(stdout);
+    if ((pid = fork()) == 0) {
+        null = open("/dev/null", O_RDWR);
+        dup2(null, 0);
+        dup2(null, 1);
+        dup2(null, 2);
+        drop_root();
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        execvp(argv[0], (char *const *)argv);
+        _exit(127);
+    }
+    if (waitpid(pid, &status, 0) != pid || status != 0) {
+        bail_out("is not installed or failed", argv[0]);
+    }
+}
+
+void server_mariadb(ha_server *server, apr_pool_t *p)
+{
+    int port = server_free_port();
+    const char *dir = data_dir(p, apr_psprintf(p, "mariadb-%d", port)), *datadir = apr_pstrcat(p, "--datadir=", dir, NULL);
+    const char *install[] = { "mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal", "--skip-name-resolve",
+                              datadir, NULL };
+    int i = 0;
+
+    memset(server, 0, sizeof(*server));
+    server->name = "mariadbd";
+    server->port = port;
+    server->argv[i++] = access("/usr/sbin/mariadbd", X_OK) == 0 ? "/usr/sbin/mariadbd" : "mariadbd";
+    server->argv[i++] = "--no-defaults";
+    server->argv[i++] = "--bind-address=127.0.0.1";
+    server->argv[i++] = "--skip-grant-tables";
+    server->argv[i++] = "--skip-networking=0";
+    server->argv[i++] = "--innodb-buffer-pool-size=16M";
+    server->argv[i++] = datadir;
+    server->argv[i++] = apr_psprintf(p, "--socket=%s/sock", dir);
+    server->argv[i++] = apr_psprintf(p, "--port=%d", server->port);
+    server->argv[i] = NULL;
+    server->url = apr_psprintf(p, "dbd:mysql,host=127.0.0.1,port=%d,user=root,pass=secret,dbname=test", server->port);
+    run_program(install);
+    server_start(server);
+}
+
+/* Debian keeps the programs of each version in a place of their own. */
+static const char *postgres_bin(apr_pool_t *p, const char *program)
+{
+    int version;
+
+    for (version = 20; version > 9; version--) {
+        const char *path = apr_psprintf(p, "/usr/lib/postgresql/%d/bin/%s", version, program);
+
+        if (access(path, X_OK) == 0) {
+            return path;
+        }
+    }
+    return program;
+}
+
+void server_postgres(ha_server *server, apr_pool_t *p)
+{
+    int port = server_free_port();
+    const char *dir = data_dir(p, apr_psprintf(p, "postgres-%d", port));
+    const char *initdb[] = { postgres_bin(p, "initdb"), "-D", dir, "-U", "ha", "-A", "trust", "-N", "--no-locale", "-E", "UTF8", NULL };
+    int i = 0;
+
+    memset(server, 0, sizeof(*server));
+    server->name = "postgres";
+    server->port = port;
+    server->argv[i++] = postgres_bin(p, "postgres");
+    server->argv[i++] = "-D";
+    server->argv[i++] = dir;
+    server->argv[i++] = "-p";
+    server->argv[i++] = apr_itoa(p, server->port);
+    server->argv[i++] = "-h";
+    server->argv[i++] = "127.0.0.1";
+    server->argv[i++] = "-k";
+    server->argv[i++] = dir;
+    server->argv[i++] = "-c";
+    server->argv[i++] = "fsync=off";
+    server->argv[i] = NULL;
+    server->url = apr_psprintf(p, "dbd:pgsql,host=127.0.0.1,port=%d,user=ha,password=secret,dbname=postgres", server->port);
+    run_program(initdb);
+    server_start(server);
+}
+
 void *shared_memory(apr_size_t size)
 {
     void *m = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -26,6 +26,8 @@ const char *server_dir(apr_pool_t *p);
 /* Fails the test and ends it if the program is missing or does not come up. */
 void server_memcached(ha_server *, apr_pool_t *p, const char *extra);
 void server_redis(ha_server *, apr_pool_t *p, const char *password, const char *memory);
+void server_mariadb(ha_server *, apr_pool_t *p);
+void server_postgres(ha_server *, apr_pool_t *p);
 
 void server_start(ha_server *);     /* again, on the same port */
 void server_kill(ha_server *);      /* -9, and waits until it is gone */

@@ -1,0 +1,376 @@
+/* store_dbd.c - dbd:driver,params: a relational database, by apr_dbd (mysql, pgsql, sqlite3).
+ *
+ *     CREATE TABLE session_ha (k, expires, value)      conf/session_ha.sql, for each database
+ *
+ * The table is made by the first connection of a child, if it is not there and the user may. The value is base64: apr_dbd's
+ * drivers have no common idea of a blob. Statements are sent as text, whose parts are base64, numbers and
+ * an escaped key: apr_dbd's prepared ones allocate a megabyte for each row they fetch, and are gone when the
+ * connection is.
+ *
+ * An add is one statement that writes if there is nothing, or nothing that has not expired; the database
+ * says how many rows it wrote. Time is httpd's, so the clocks of several httpds must agree to the second.
+ *
+ * apr_dbd has no time-outs, so calls are left behind by the executor when the database hangs.
+ */
+#include <string.h>
+
+#include <apr_base64.h>
+#include <apr_dbd.h>
+#include <apr_lib.h>
+#include <apr_strings.h>
+
+#include "store_dirs.h"
+#include "store_handles.h"
+#include "store_nodes.h"
+
+/* What differs between the databases. */
+typedef struct ha_dialect {
+    const char *driver;
+    const char *package;        /* Debian's */
+    const char *create[3];
+    const char *setup[4];       /* of each connection */
+    const char *put_end;        /* after INSERT INTO session_ha VALUES (...) */
+    const char *add_end;        /* the same; the time twice or once, see add_times */
+    int add_times;
+    int seek;                   /* how apr_dbd_select() says at once what is wrong: pgsql with, mysql without */
+} ha_dialect;
+
+#define ON_CONFLICT " ON CONFLICT (k) DO UPDATE SET expires = excluded.expires, value = excluded.value"
+
+static const ha_dialect dialects[] = {
+    { "mysql", "libaprutil1-dbd-mysql",
+      { "CREATE TABLE IF NOT EXISTS session_ha (k VARCHAR(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,"
+        " expires BIGINT NOT NULL, value LONGTEXT CHARACTER SET ascii NOT NULL, KEY session_ha_expires (expires))" },
+      { NULL },
+      " ON DUPLICATE KEY UPDATE expires = VALUES(expires), value = VALUES(value)",
+      /* from left to right: value while expires is still the old one */
+      " ON DUPLICATE KEY UPDATE value = IF(expires <> 0 AND expires <= %s, VALUES(value), value),"
+      " expires = IF(expires <> 0 AND expires <= %s, VALUES(expires), expires)", 2, 0 },
+    { "pgsql", "libaprutil1-dbd-pgsql",
+      { "CREATE TABLE IF NOT EXISTS session_ha (k VARCHAR(200) NOT NULL PRIMARY KEY, expires BIGINT NOT NULL, value TEXT NOT NULL)",
+        "CREATE INDEX IF NOT EXISTS session_ha_expires ON session_ha (expires)" },
+      { NULL },
+      ON_CONFLICT, ON_CONFLICT " WHERE session_ha.expires <> 0 AND session_ha.expires <= %s", 1, 1 },
+    { "sqlite3", "libaprutil1-dbd-sqlite3",
+      { "CREATE TABLE IF NOT EXISTS session_ha (k TEXT NOT NULL PRIMARY KEY, expires BIGINT NOT NULL, value TEXT NOT NULL)",
+        "CREATE INDEX IF NOT EXISTS session_ha_expires ON session_ha (expires)" },
+      /* the driver itself tries again after a tenth of a second only; a killed process loses nothing, a power cut the last writes */
+      { "PRAGMA busy_timeout = 2000", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL" },
+      ON_CONFLICT, ON_CONFLICT " WHERE session_ha.expires <> 0 AND session_ha.expires <= %s", 1, 1 },
+};
+#define DIALECTS (sizeof(dialects) / sizeof(dialects[0]))
+
+struct ha_node {
+    const ha_dialect *sql;
+    const apr_dbd_driver_t *driver;
+    const char *params;
+    const char *file;           /* sqlite3 */
+    ha_handles *handles;        /* each child */
+};
+
+typedef struct ha_connection {
+    ha_node *node;
+    apr_dbd_t *db;
+    apr_pool_t *pool;
+} ha_connection;
+
+static const char *configure(ha_node **out, const char *url, apr_pool_t *pconf)
+{
+    static const char allowed[] = "expected dbd:mysql,host=..,user=..,pass=..,dbname=.., dbd:pgsql,host=.. user=.. password=.. dbname=.. or dbd:sqlite3,/path/to/file";
+    ha_node *node = apr_pcalloc(pconf, sizeof(*node));
+    const char *driver = strchr(url, ':') + 1, *params = driver + strcspn(driver, ",");
+    char *c;
+    size_t i;
+
+    if (*params != ',' || params[1] == '\0') {
+        return allowed;
+    }
+    for (i = 0; i < DIALECTS && node->sql == NULL; i++) {
+        if (strlen(dialects[i].driver) == (size_t)(params - driver) && strncmp(driver, dialects[i].driver, (size_t)(params - driver)) == 0) {
+            node->sql = &dialects[i];
+        }
+    }
+    if (node->sql == NULL) {
+        return allowed;
+    }
+    params++;
+    if (strcmp(node->sql->driver, "mysql") == 0) {
+        if (strstr(params, "flags=")) {
+            return "flags= is not understood here: the number of rows that changed is how an add knows";
+        }
+        /* or a connection that was lost would come back by itself, between a write and its answer */
+        node->params = apr_pstrcat(pconf, params, ",reconnect=0", NULL);
+    }
+    else if (strcmp(node->sql->driver, "pgsql") == 0) {
+        node->params = c = apr_pstrdup(pconf, params);
+        /* libpq separates by spaces, which need quotes in httpd's configuration: commas will do */
+        for (; strchr(params, '\'') == NULL && *c; c++) {
+            *c = *c == ',' ? ' ' : *c;
+        }
+    }
+    else {
+        if (*params != '/') {
+            return allowed;
+        }
+        node->params = node->file = apr_pstrdup(pconf, params);
+    }
+    if (APR_SUCCESS != apr_dbd_init(pconf) || APR_SUCCESS != apr_dbd_get_driver(pconf, node->sql->driver, &node->driver)) {
+        return apr_psprintf(pconf, "the driver '%s' of apr_dbd cannot be loaded (Debian: apt-get install %s)", node->sql->driver, node->sql->package);
+    }
+    *out = node;
+    return NULL;
+}
+
+/* SQLite writes files beside its file: the directory is to be the children's. */
+static apr_status_t prepare(ha_node *node, ha_call *call, apr_uid_t uid, apr_gid_t gid)
+{
+    const char *slash = node->file ? strrchr(node->file, '/') : NULL;
+
+    return slash && slash > node->file ? ha_dir_prepare(apr_pstrmemdup(call->pool, node->file, (apr_size_t)(slash - node->file)), call, uid, gid)
+                                       : APR_SUCCESS;
+}
+
+/* What the database said to err; gone if it says nothing any more. */
+static apr_status_t broken(ha_connection *c, ha_call *call, int err, int *gone)
+{
+    const char *text = apr_dbd_error(c->node->driver, c->db, err);
+    char *line;
+
+    call->why = text ? apr_pstrdup(call->pool, text) : "the database refuses";
+    if ((line = strchr(call->why, '\n')) != NULL) {
+        *line = '\0';
+    }
+    if (strstr(call->why, " full") || strstr(call->why, "No space") || strstr(call->why, "bigger than")) {
+        return APR_ENOSPC;
+    }
+    if (apr_dbd_check_conn(c->node->driver, call->pool, c->db) == APR_SUCCESS) {
+        return APR_EGENERAL;
+    }
+    *gone = 1;
+    return APR_ECONNRESET;
+}
+
+static int query(ha_connection *c, int *rows, const char *statement)
+{
+    int n = 0, err = apr_dbd_query(c->node->driver, c->db, &n, statement);
+
+    if (rows) {
+        *rows = n;
+    }
+    return err;
+}
+
+/* Statements for this begin with SELECT 'row': they have one row with two columns, always. The drivers do not tell
+ * "no row" from a connection that was lost while rows came, so no row at all is an error here.
+ * *found: the second column, NULL if that is "-" (not NULL itself, which pgsql's driver makes an empty text).
+ * -1: the error is unknown. */
+static int select_row(ha_connection *c, apr_pool_t *p, const char *statement, const char **found)
+{
+    apr_dbd_results_t *res = NULL;
+    apr_dbd_row_t *row = NULL;
+    int err = apr_dbd_select(c->node->driver, p, c->db, &res, statement, c->node->sql->seek), rows = 0;
+    const char *entry;
+
+    *found = NULL;
+    /* to the end: a result that is not read to it keeps the connection busy */
+    while (err == 0 && apr_dbd_get_row(c->node->driver, p, res, &row, -1) == 0) {
+        rows += NULL != (entry = apr_dbd_get_entry(c->node->driver, row, 0)) && strcmp(entry, "row") == 0;
+        if (NULL != (entry = apr_dbd_get_entry(c->node->driver, row, 1)) && strcmp(entry, "-") != 0) {
+            *found = apr_pstrdup(p, entry);
+        }
+    }
+    return err ? err : rows == 1 ? 0 : -1;
+}
+
+static void drop(void *handle)
+{
+    ha_connection *c = handle;
+
+    apr_dbd_close(c->node->driver, c->db);
+}
+
+static apr_status_t make(void **handle, void *baton, ha_call *call, apr_pool_t *p)
+{
+    static const char probe_table[] = "SELECT 'row', COALESCE((SELECT k FROM session_ha WHERE k = ''), '-')";
+    ha_node *node = baton;
+    ha_connection *c = apr_pcalloc(p, sizeof(*c));
+    const char *error = NULL, *found;
+    apr_status_t rv;
+    int i, gone = 0, err;
+
+    c->node = node;
+    c->pool = p;
+    if (APR_SUCCESS != apr_dbd_open_ex(node->driver, p, node->params, &c->db, &error)) {
+        call->why = error ? apr_pstrdup(call->pool, error) : "the database cannot be reached";
+        return APR_ECONNREFUSED;
+    }
+    for (i = 0; i < 4 && node->sql->setup[i]; i++) {
+        query(c, NULL, node->sql->setup[i]);
+    }
+    if (select_row(c, call->pool, probe_table, &found) != 0) {
+        /* Several children may come here at once: what counts is that it is there afterwards. */
+        for (i = 0; i < 3 && node->sql->create[i]; i++) {
+            query(c, NULL, node->sql->create[i]);
+        }
+        if (0 != (err = select_row(c, call->pool, probe_table, &found))) {
+            rv = broken(c, call, err, &gone);
+            call->why = apr_psprintf(call->pool, "the table session_ha is not there and cannot be made, see conf/session_ha.sql (%s)", call->why);
+            drop(c);
+            return rv;
+        }
+    }
+    *handle = c;
+    return APR_SUCCESS;
+}
+
+static apr_status_t open_(ha_node *node, ha_call *call, apr_pool_t *pchild)
+{
+    static const ha_handle_kind kind = { make, drop };
+
+    return ha_handles_open(&node->handles, &kind, node, pchild);
+}
+
+typedef struct ha_question {
+    enum { GET, PUT, ADD, REMOVE, TOUCH, SWEEP } what;
+    const char *key;
+    const ha_blob *value;
+    apr_time_t expires;
+    ha_blob *found;
+} ha_question;
+
+static const char *number(apr_pool_t *p, apr_time_t n)
+{
+    return apr_psprintf(p, "%" APR_TIME_T_FMT, n);
+}
+
+/* INSERT INTO session_ha ..., built once for the size it has: the value may be large. */
+static const char *insert(ha_connection *c, ha_call *call, const ha_question *q, const char *key)
+{
+    const char *now = number(call->pool, apr_time_now());
+    const char *end = q->what == PUT ? c->node->sql->put_end
+                    : c->node->sql->add_times == 2 ? apr_psprintf(call->pool, c->node->sql->add_end, now, now)
+                                                   : apr_psprintf(call->pool, c->node->sql->add_end, now);
+    char *text = apr_palloc(call->pool, (apr_size_t)apr_base64_encode_len((int)q->value->len));
+
+    apr_base64_encode_binary(text, q->value->len ? q->value->data : (const void *)"", (int)q->value->len);
+    return apr_pstrcat(call->pool, "INSERT INTO session_ha (k, expires, value) VALUES ('", key, "', ", number(call->pool, q->expires), ", '",
+                       text, "')", end, NULL);
+}
+
+static apr_status_t found_value(const char *text, ha_call *call, ha_blob *out)
+{
+    unsigned char *data;
+    int len;
+
+    if (text == NULL) {
+        return APR_NOTFOUND;
+    }
+    len = apr_base64_decode_len(text);
+    data = apr_palloc(call->pool, (apr_size_t)len + 1);
+    out->len = (apr_size_t)apr_base64_decode_binary(data, text);
+    out->data = data;
+    return APR_SUCCESS;
+}
+
+static apr_status_t ask_with(void *handle, ha_call *call, void *args, int *gone)
+{
+    ha_connection *c = handle;
+    ha_question *q = args;
+    apr_pool_t *p = call->pool;
+    const char *key = q->key ? apr_dbd_escape(c->node->driver, p, q->key, c->db) : NULL, *now = number(p, apr_time_now()), *text = NULL;
+    apr_status_t none = APR_SUCCESS;
+    int err = 0, rows = 1;
+
+    switch (q->what) {
+    case GET:
+        err = select_row(c, p, apr_pstrcat(p, "SELECT 'row', COALESCE((SELECT value FROM session_ha WHERE k = '", key, "' AND (expires = 0 OR expires > ", now,
+                                           ")), '-')", NULL), &text);
+        if (err == 0) {
+            return found_value(text, call, q->found);
+        }
+        break;
+    case PUT:
+        err = query(c, NULL, insert(c, call, q, key));
+        break;
+    case ADD:
+        err = query(c, &rows, insert(c, call, q, key));
+        none = APR_EEXIST;
+        break;
+    case REMOVE:
+        err = query(c, NULL, apr_pstrcat(p, "DELETE FROM session_ha WHERE k = '", key, "'", NULL));
+        break;
+    case TOUCH:
+        err = query(c, &rows, apr_pstrcat(p, "UPDATE session_ha SET expires = ", number(p, q->expires), " WHERE k = '", key,
+                                          "' AND (expires = 0 OR expires > ", now, ")", NULL));
+        none = APR_NOTFOUND;
+        break;
+    case SWEEP:
+        err = query(c, NULL, apr_pstrcat(p, "DELETE FROM session_ha WHERE expires <> 0 AND expires <= ", now, NULL));
+        break;
+    }
+    return err ? broken(c, call, err, gone) : rows < 1 ? none : APR_SUCCESS;
+}
+
+static apr_status_t ask(ha_node *node, ha_call *call, int what, const char *key, const ha_blob *value, apr_time_t expires, ha_blob *found)
+{
+    ha_question q = { what, key, value, expires, found };
+
+    return ha_handles_use(node->handles, call, ask_with, &q);
+}
+
+static apr_status_t get(ha_node *node, ha_call *call, const char *key, ha_blob *out)
+{
+    return ask(node, call, GET, key, NULL, 0, out);
+}
+
+static apr_status_t put(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires)
+{
+    return ask(node, call, PUT, key, value, expires, NULL);
+}
+
+static apr_status_t add(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires)
+{
+    return ask(node, call, ADD, key, value, expires, NULL);
+}
+
+static apr_status_t remove_(ha_node *node, ha_call *call, const char *key)
+{
+    return ask(node, call, REMOVE, key, NULL, 0, NULL);
+}
+
+static apr_status_t touch(ha_node *node, ha_call *call, const char *key, apr_time_t expires)
+{
+    return ask(node, call, TOUCH, key, NULL, expires, NULL);
+}
+
+static apr_status_t sweep(ha_node *node, ha_call *call, apr_time_t now)
+{
+    return ask(node, call, SWEEP, NULL, NULL, 0, NULL);
+}
+
+/* A connection of its own. It may hang, which is the executor's business as with any other call. */
+static apr_status_t probe(ha_node *node, ha_call *call)
+{
+    void *handle;
+    apr_status_t rv = make(&handle, node, call, call->pool);
+
+    if (rv == APR_SUCCESS) {
+        drop(handle);
+    }
+    return rv;
+}
+
+const ha_store_provider ha_store_dbd = {
+    .name = "dbd",
+    .chunk = 512 * 1024,        /* as base64 within apr_dbd's largest field, 1 MB */
+    .configure = configure,
+    .prepare = prepare,
+    .open = open_,
+    .get = get,
+    .put = put,
+    .add = add,
+    .remove = remove_,
+    .touch = touch,
+    .sweep = sweep,
+    .probe = probe,
+};
