@@ -1,9 +1,12 @@
 /* balancer_guard.c - what must never pass: fields of our protocol from a client, and the path at
  * which members hand out sessions. */
 #include "httpd.h"
+#include "apr_strings.h"
 #include "http_protocol.h"
 
 #include "balancer_request.h"
+
+#define OURS "Session-"
 
 /* Of every proxied request, also where SessionHA is off: the member's adapter believes what comes from this
  * httpd. And of every answer. One look at each name: a table's own search would go through it five times. */
@@ -13,10 +16,33 @@ int ha_guard_has_ours(const apr_table_t *fields)
     const apr_table_entry_t *e = (const apr_table_entry_t *)all->elts, *end = e + all->nelts;
 
     for (; e < end; e++) {
-        if ((e->key[0] == 'S' || e->key[0] == 's') && ap_cstr_casecmpn(e->key, "Session-", 8) == 0)
+        if ((e->key[0] | 0x20) == 's') {
+            if (ap_cstr_casecmpn(e->key, OURS, sizeof OURS - 1) == 0)
+                return 1;
+        }
+        else if ((e->key[0] | 0x20) == 'c' && ap_cstr_casecmp(e->key, "Connection") == 0 && ap_strcasestr(e->val, OURS))
             return 1;
     }
     return 0;
+}
+
+/* mod_proxy keeps from the member what a client names in Connection: a client could have its session not
+ * restored, and be served the stale one. */
+static void remove_named(apr_table_t *fields)
+{
+    const char *named = apr_table_get(fields, "Connection"), *kept = NULL, *item;
+    apr_pool_t *p = apr_table_elts(fields)->pool;
+
+    if (named == NULL || ap_strcasestr(named, OURS) == NULL)
+        return;
+    while ((item = ap_get_list_item(p, &named)) != NULL) {
+        if (ap_cstr_casecmpn(item, OURS, sizeof OURS - 1) != 0)
+            kept = kept ? apr_pstrcat(p, kept, ", ", item, NULL) : item;
+    }
+    if (kept)
+        apr_table_setn(fields, "Connection", kept);
+    else
+        apr_table_unset(fields, "Connection");
 }
 
 void ha_guard_remove(apr_table_t *fields)
@@ -26,15 +52,17 @@ void ha_guard_remove(apr_table_t *fields)
     apr_table_unset(fields, HA_FIELD_FETCH);
     apr_table_unset(fields, HA_FIELD_RESTORE);
     apr_table_unset(fields, HA_FIELD_MISSING);
+    remove_named(fields);
 }
 
-/* Servlet containers read /a;x=1/b as /a/b, so path parameters are left out of the comparison, which runs
- * from the end. Nearly every path has none and differs in its last byte. */
+/* Servlet containers read /a;x=1/b as /a/b, and take "." and ".." away only after that, so path parameters are left
+ * out of the comparison, which runs from the end. Nearly every path has none and differs in its last byte. */
 int ha_guard_well_known(const char *path)
 {
     static const char name[] = HA_WELL_KNOWN;
     const char *want = name + sizeof name - 1;
     const char *end = path + strlen(path);
+    int up = 0;                                     /* segments that a ".." takes away */
 
     if (end > path && end[-1] != want[-1] && end[-1] != '/' && strchr(path, ';') == NULL)
         return 0;
@@ -43,12 +71,24 @@ int ha_guard_well_known(const char *path)
         const char *start = end, *stop;
         while (start > path && start[-1] != '/')
             start--;
-        stop = ap_strchr_c(start, ';');
-        if (stop == NULL || stop > end)
+        stop = memchr(start, ';', (apr_size_t)(end - start));
+        if (stop == NULL)
             stop = end;
-        if (stop == start && start > path) {        /* "//" or "/;x/": an empty segment counts for nothing */
-            end = start - 1;
-            continue;
+        if (start > path) {
+            int dots = (int)strspn(start, "."), len = (int)(stop - start);
+            int passed = len == 0 || (len == 1 && dots == 1);   /* "//", "/;x/", "/./": counts for nothing */
+            if (len == 2 && dots >= 2) {
+                up++;
+                passed = 1;
+            }
+            else if (!passed && up > 0) {
+                up--;
+                passed = 1;
+            }
+            if (passed) {
+                end = start - 1;
+                continue;
+            }
         }
         while (stop > start && want > name && want[-1] == stop[-1]) {
             want--;
