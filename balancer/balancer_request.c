@@ -63,6 +63,9 @@ static void find_session(ha_request *q, request_rec *r, const char *url)
     ha_id_rules rules;
     int own = cfg->id_cookie || cfg->id_path || cfg->id_header;
 
+    /* mod_proxy_balancer reads the query as well, which is no part of the URL yet */
+    if (r->args && ap_strstr_c(r->args, b->sticky_path))
+        url = apr_pstrcat(r->pool, url, "?", r->args, NULL);
     rules.cookie = b->sticky;
     rules.path = b->sticky_path;
     rules.header = NULL;
