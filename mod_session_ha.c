@@ -37,7 +37,8 @@
 
 static struct {
     apr_global_mutex_t *mutex;  /* of the table */
-    void *table;                /* shared; NULL: SessionHA is on nowhere */
+    void *table;                /* shared; NULL: only the configuration was tested */
+    void *balancer;             /* shared: the balancer room's */
 } parent;
 
 /* ---- parent ------------------------------------------------------------------------ */
@@ -61,7 +62,7 @@ static apr_status_t shared_block(process_rec *process, const char *name, apr_siz
 
 static int ha_pre_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp)
 {
-    parent.table = NULL;
+    parent.table = parent.balancer = NULL;
     return ap_mutex_register(pconf, MUTEX, NULL, APR_LOCK_DEFAULT, 0) == APR_SUCCESS ? OK : HTTP_INTERNAL_SERVER_ERROR; /*1*/
 }
 
@@ -106,6 +107,10 @@ static int ha_post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp
     rv = ha_manager_prepare(s, pconf, ha_config_journal(s), &sources);                                             /*3*/
     if (rv == APR_SUCCESS)
         rv = shared_block(s->process, "table", ha_table_size(), &parent.table);
+    if (rv == APR_SUCCESS)
+        rv = shared_block(s->process, "balancer", ha_balancer_shared_size(), &parent.balancer);
+    if (rv == APR_SUCCESS)
+        rv = ha_balancer_prepare(parent.balancer);
     if (rv == APR_SUCCESS)
         rv = ap_global_mutex_create(&parent.mutex, NULL, MUTEX, NULL, s, pconf, 0);
     if (rv != APR_SUCCESS) {
@@ -196,7 +201,7 @@ static void ha_child_init(apr_pool_t *pchild, server_rec *s)                    
     }
     if (stores->nelts > 0 && APR_SUCCESS != (rv = start_tending(stores, pchild)))
         goto leave;
-    rv = ha_balancer_child(s, table, pchild);
+    rv = ha_balancer_child(s, table, parent.balancer, pchild);
 leave:
     if (rv != APR_SUCCESS)
         ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s, "mod_session_ha: this child cannot back up or move sessions");

@@ -13,12 +13,16 @@ void ha_balancer_register_hooks(apr_pool_t *p)
     ha_exchange_hooks(p);       /* requests of our own */
 }
 
-apr_status_t ha_balancer_child(server_rec *s, ha_table *table, apr_pool_t *pchild)
+apr_status_t ha_balancer_child(server_rec *s, ha_table *table, void *shared, apr_pool_t *pchild)
 {
     apr_status_t rv;
 
     ha_request_child(table);
     ha_members_child(pchild);
     rv = ha_hung_child(pchild);
-    return rv == APR_SUCCESS ? ha_async_child(pchild) : rv;
+    if (rv == APR_SUCCESS)
+        rv = ha_peers_child(shared, pchild);
+    if (rv == APR_SUCCESS)
+        rv = ha_async_child(pchild);
+    return rv;
 }

@@ -12,8 +12,13 @@
 
 void ha_balancer_register_hooks(apr_pool_t *p);
 
-/* Each child. The table is shared by all; pchild lives as long as the child. */
-apr_status_t ha_balancer_child(server_rec *s, ha_table *table, apr_pool_t *pchild);
+/* What the children of this httpd share, besides the table: who we are, what other httpds have told us. Zeroed by the
+ * caller the first time. */
+apr_size_t ha_balancer_shared_size(void);
+apr_status_t ha_balancer_prepare(void *shared);     /* parent */
+
+/* Each child. pchild lives as long as the child. */
+apr_status_t ha_balancer_child(server_rec *s, ha_table *table, void *shared, apr_pool_t *pchild);
 
 /* Rows for the manager (ha_manager_sources.balancers). */
 apr_array_header_t *ha_balancer_rows(server_rec *s, apr_pool_t *p);

@@ -121,8 +121,7 @@ static int run_at_owner(ha_request *q, request_rec *r, const attempt *a)
             w->s->status |= PROXY_WORKER_IN_ERROR;
             w->s->error_time = apr_time_now();
         }
-        if (q->slot)
-            ha_member_note_error(q->slot, apr_time_now());
+        ha_members_error(q->slot, apr_time_now());
     }
     return HTTP_BAD_GATEWAY;    /* not 503: mod_proxy would mark a member that lives */
 }
@@ -161,7 +160,7 @@ static int answer_missing(ha_request *q, request_rec *r, const attempt *a)
         return run(q, r, a, a->worker, a->url);
     }
     if (q->slot && q->move.owner && strcmp(q->move.owner, q->worker->s->route) == 0)
-        ha_member_note_error(q->slot, q->asked);
+        ha_members_error(q->slot, q->asked);
     q->from = q->worker->s->route;
     q->told = 1;
     status = run_at_owner(q, r, a);
@@ -175,8 +174,7 @@ static int judge(ha_request *q, request_rec *r, int status)
 {
     if (!ha_repeat_died(q, r, status))
         return status;
-    if (q->slot)
-        ha_member_note_error(q->slot, apr_time_now());
+    ha_members_error(q->slot, apr_time_now());
     if (!ha_repeat_allowed(q, r) || q->repeats >= ha_config_retry_max(q->cfg) || (q->body == NULL && ha_repeat_has_body(r))
         || (q->body && !ha_body_whole(q->body)))
         /* mod_proxy_ajp's own 503 would be repeated without an end */

@@ -138,8 +138,7 @@ static void condemn(const ha_wait *seen, apr_pool_t *p)
         w->s->status |= PROXY_WORKER_IN_ERROR;
         w->s->error_time = now;
     }
-    if (seen->slot)
-        ha_member_note_error(seen->slot, now);
+    ha_members_error(seen->slot, now);
     hang_up(w, p);
 }
 

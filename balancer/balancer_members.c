@@ -147,7 +147,7 @@ ha_member_slot *ha_members_slot(proxy_balancer *b, const proxy_worker *w)
 /* Another process, another virtual host, hcheck or an operator may put a member into error and it may be
  * back before a session's request meets it; its memory is then not what the sessions left there.
  * mod_proxy_balancer takes the mark away in its own pre_request, which runs after ours. */
-void ha_members_watch(proxy_balancer *b, apr_time_t now)
+void ha_members_watch(proxy_balancer *b, const ha_config *cfg, apr_time_t now)
 {
     member_map *m = map_of(b, 0);
     apr_uint32_t ms = (apr_uint32_t)(now / 1000), last;
@@ -158,11 +158,12 @@ void ha_members_watch(proxy_balancer *b, apr_time_t now)
     last = m->watched;
     if (ms - last < WATCH_EVERY || apr_atomic_cas32(&m->watched, ms, last) != last)
         return;
+    ha_peers_meet(b, cfg);
     now = apr_time_now();       /* what came in may be the time that a slow request began */
     for (i = 0; i < m->n; i++) {
         const proxy_worker *w = m->views[i].worker;
-        if (m->views[i].slot && PROXY_WORKER_IS_INITIALIZED(w) && !PROXY_WORKER_IS_USABLE(w))
-            ha_member_note_error(m->views[i].slot, now);
+        if (PROXY_WORKER_IS_INITIALIZED(w) && !PROXY_WORKER_IS_USABLE(w))
+            ha_members_error(m->views[i].slot, now);
     }
 }
 
@@ -189,6 +190,17 @@ proxy_worker *ha_members_exchange(proxy_balancer *b, proxy_worker *w, server_rec
     }
     apr_thread_mutex_unlock(members.mutex);
     return v->exchange ? v->exchange : w;
+}
+
+void ha_members_error(ha_member_slot *slot, apr_time_t when)
+{
+    int news;
+    if (slot == NULL)
+        return;
+    news = when - ha_member_last_error(slot) > apr_time_from_sec(1);
+    ha_member_note_error(slot, when);
+    if (news)
+        ha_peers_wake();
 }
 
 int ha_members_usable(const proxy_worker *w, apr_time_t now)

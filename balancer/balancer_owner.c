@@ -131,6 +131,14 @@ static void wait_for_their_answer(ha_request *q, request_rec *r)
     }
 }
 
+/* What was acknowledged before we closed the gate is in the store when we look; what comes later meets the gate. */
+static void wait_for_writers(const ha_request *q)
+{
+    apr_time_t bound = apr_time_now() + 2 * ha_config_store_timeout(q->cfg);
+    while (!ha_table_quiet(ha_request_table(), &q->session.digest, apr_time_now()) && apr_time_now() < bound)
+        apr_sleep(apr_time_from_msec(1));
+}
+
 /* Leaves the owner in q->move; 1: found or made, 0: nobody is usable, stock shall say so. */
 static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, int known)
 {
@@ -140,7 +148,10 @@ static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, i
 
     if (q->mode != HA_NATIVE_BACKUP) {
         if (m->found == HA_BACKUP_UNASKED || m->found == HA_BACKUP_BROKEN) {
-            ha_call call = store_call(q, r);
+            ha_call call;
+            wait_for_writers(q);
+            call = store_call(q, r);
+            m->epoch = known ? own->version.epoch : 0;
             if (ha_move_look(&q->session, &call, m) != APR_SUCCESS)
                 broken = 1;
             if (m->forged)

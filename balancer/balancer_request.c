@@ -193,14 +193,12 @@ static int ha_pre_request(proxy_worker **worker, proxy_balancer **balancer, requ
             return HTTP_NOT_FOUND;
         q = begin(r, cfg, conf, *balancer, *url);
         now = r->request_time;
-        ha_members_watch(*balancer, now);
+        ha_members_watch(*balancer, cfg, now);
     }
     else {
         now = apr_time_now();
         if (*worker && !PROXY_WORKER_IS_USABLE(*worker)) {
-            ha_member_slot *slot = ha_members_slot(q->balancer, *worker);
-            if (slot)
-                ha_member_note_error(slot, now);
+            ha_members_error(ha_members_slot(q->balancer, *worker), now);
             if (q->cause == NULL)
                 q->cause = "connect";
         }
@@ -218,8 +216,8 @@ static int ha_pre_request(proxy_worker **worker, proxy_balancer **balancer, requ
             ha_request_steer(q, r, q->sid.route);
     }
     else {
-        if (q->home && q->home->slot && !PROXY_WORKER_IS_USABLE(q->home->worker))
-            ha_member_note_error(q->home->slot, now);   /* before its retry time takes the mark away */
+        if (q->home && !PROXY_WORKER_IS_USABLE(q->home->worker))
+            ha_members_error(q->home->slot, now);   /* before its retry time takes the mark away */
         status = ha_owner_settle(q, r, now);
     }
     if (q->steer)

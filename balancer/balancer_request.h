@@ -27,7 +27,9 @@ typedef struct ha_member_view {
 /* The member with this route; NULL: none. Valid for this request. */
 const ha_member_view *ha_members_find(proxy_balancer *, const char *route, apr_size_t len);
 /* Looks at all members from time to time, so that an error nobody met with a session is noticed too. */
-void ha_members_watch(proxy_balancer *, apr_time_t now);
+void ha_members_watch(proxy_balancer *, const ha_config *, apr_time_t now);
+/* This member was in error at that point; other httpds are told. */
+void ha_members_error(ha_member_slot *, apr_time_t when);
 /* The worker to use for a request of our own to this member. */
 proxy_worker *ha_members_exchange(proxy_balancer *, proxy_worker *, server_rec *);
 /* The slot of a worker met in a hook. */
@@ -183,6 +185,12 @@ ha_wait *ha_hung_enter(apr_pool_t *p, proxy_worker *worker, ha_member_slot *slot
                        apr_interval_time_t timeout, const volatile unsigned char *answered);
 void ha_hung_leave(ha_wait *w);
 apr_status_t ha_hung_child(apr_pool_t *pchild);
+
+/* Other httpds before the same members (balancer_peers.c). */
+void ha_peers_meet(proxy_balancer *b, const ha_config *cfg);    /* this process serves it: tell and listen from now on */
+int ha_peers_present(const proxy_balancer *b);
+void ha_peers_wake(void);                                       /* there is something to tell */
+apr_status_t ha_peers_child(void *shared, apr_pool_t *pchild);
 
 /* A body that may have to be sent again (balancer_body.c); kept up to limit bytes. */
 typedef struct ha_body ha_body;

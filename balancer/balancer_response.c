@@ -21,7 +21,7 @@ typedef struct backup_job {
     ha_digest old;              /* the id before it changed */
     const char *id, *balancer;
     ha_record record;
-    int fetch, renamed;
+    int fetch, renamed, shared;
     apr_int64_t max_size;
     apr_interval_time_t timeout;
     apr_time_t asked;
@@ -99,10 +99,10 @@ static void leave_tombstone(backup_job *job, const ha_digest *digest, apr_pool_t
     stone.base64 = 0;
     stone.state.data = "";
     stone.state.len = 0;
-    (void)ha_capture_put(&session, ha_request_table(), &call, &stone, job->asked, NULL);
+    (void)ha_capture_put(&session, ha_request_table(), &call, &stone, job->asked, 0);
 }
 
-static void keep(apr_pool_t *p, void *baton)
+static int keep(apr_pool_t *p, void *baton)
 {
     static const ha_backup_result results[] = { [HA_CAPTURE_STORED] = HA_BACKUP_STORED,
         [HA_CAPTURE_FENCED] = HA_BACKUP_FENCED, [HA_CAPTURE_BROKEN] = HA_BACKUP_UNAVAILABLE,
@@ -115,17 +115,23 @@ static void keep(apr_pool_t *p, void *baton)
     if (job->record.gone) {
         leave_tombstone(job, &job->session.digest, p, apr_time_now() + job->timeout);
         tell(job, HA_BACKUP_GONE, 0, NULL);
-        return;
+        return 1;
     }
     if (job->fetch && (why = fetch(job, p)) != NULL) {
         tell(job, HA_BACKUP_INVALID, 0, why);
-        return;
+        return 1;
     }
     call.deadline = apr_time_now() + job->timeout;
-    done = ha_capture_put(&job->session, ha_request_table(), &call, &job->record, job->asked, NULL);
+    done = ha_capture_put(&job->session, ha_request_table(), &call, &job->record, job->asked, job->shared);
     tell(job, results[done], job->record.state.len, call.why);
     if (job->renamed)
         leave_tombstone(job, &job->old, p, call.deadline);  /* both within one SessionHAStoreTimeout */
+    return done != HA_CAPTURE_FENCED;
+}
+
+static void keep_later(apr_pool_t *p, void *job)
+{
+    (void)keep(p, job);
 }
 
 /* ---- what a field says ------------------------------------------------------------------ */
@@ -147,6 +153,7 @@ static backup_job *make_job(ha_request *q, request_rec *r, const ha_field_backup
         job->renamed = 1;
     }
     job->asked = q->asked;
+    job->shared = ha_peers_present(q->balancer);
     job->timeout = ha_config_store_timeout(q->cfg);
     job->max_size = ha_config_max_size(q->cfg);
     job->record.version = field->version;
@@ -191,13 +198,14 @@ static void capture(ha_request *q, request_rec *r, const char *value)
     if (q->mode == HA_ASYNC) {
         apr_pool_t *p = ha_async_pool();
         backup_job *job = make_job(q, r, &field, p, 1);
-        if (!ha_async_push(p, keep, job)) {
+        if (!ha_async_push(p, keep_later, job)) {
             tell(job, HA_BACKUP_UNAVAILABLE, 0, "too many backups are waiting");
             apr_pool_destroy(p);
         }
     }
-    else {
-        keep(r->pool, make_job(q, r, &field, r->pool, 0));
+    else if (!keep(r->pool, make_job(q, r, &field, r->pool, 0))) {
+        /* its session has another owner by now: what the member did is not in the state that goes on */
+        q->fenced = q->swallow = 1;
     }
 }
 

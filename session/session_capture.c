@@ -6,26 +6,44 @@
 /* How often to ask again while another response of the session is being stored. */
 #define STEP apr_time_from_msec(1)
 
+/* How long a move of the session may keep its former owner's answer waiting. */
+#define MOVE apr_time_from_sec(2)
+
 /* One after the other, never backwards (session_table.h). A newer state holds what an older one
  * held, so an older one that comes late is acknowledged by the newer one. */
 static ha_put wait_turn(ha_table *table, const ha_session *s, ha_call *call, ha_version v)
 {
+    apr_interval_time_t time_out = call->deadline - apr_time_now();
+    apr_time_t moved = apr_time_now() + MOVE;
     ha_put turn;
+
     for (;;) {
         apr_time_t now = apr_time_now();
         turn = ha_table_put_begin(table, &s->digest, v, now, call->deadline);
-        if (turn != HA_PUT_BUSY || now >= call->deadline)
+        if (turn == HA_PUT_MOVING && now < moved)
+            call->deadline = now + time_out;    /* the store has not been asked yet */
+        else if (turn != HA_PUT_BUSY || now >= call->deadline)
             return turn;
         apr_sleep(STEP);
     }
 }
 
+/* Another httpd claims first and fetches then; we store first and look for its claim then. So either it has fetched
+ * what we stored, or we see its claim. */
+static int claimed_elsewhere(const ha_session *s, ha_table *table, ha_call *call, const ha_record *record)
+{
+    ha_move m = { .epoch = record->version.epoch };
+    if (ha_move_follow(s, call, &m) != APR_SUCCESS)
+        return 0;
+    ha_table_own(table, &s->digest, m.epoch, m.owner, apr_time_now());
+    return 1;
+}
+
 ha_capture ha_capture_put(const ha_session *s, ha_table *table, ha_call *call, const ha_record *record,
-                          apr_time_t asked, const char **node)
+                          apr_time_t asked, int shared)
 {
     ha_value value;
     ha_blob plain;
-    ha_store_trace trace = { 0 };
     ha_capture answer = HA_CAPTURE_BROKEN;
     apr_status_t rv;
 
@@ -37,6 +55,9 @@ ha_capture ha_capture_put(const ha_session *s, ha_table *table, ha_call *call, c
     case HA_PUT_BUSY:
         call->why = "an earlier backup of the session is still being written";
         return HA_CAPTURE_BROKEN;
+    case HA_PUT_MOVING:
+        call->why = "the session is being moved";
+        return HA_CAPTURE_BROKEN;
     case HA_PUT_GO:
         break;
     }
@@ -47,15 +68,15 @@ ha_capture ha_capture_put(const ha_session *s, ha_table *table, ha_call *call, c
     rv = ha_seal(s->secret, HA_KIND_BACKUP, &s->digest, record->version, &plain, call->pool, &value.data);
     if (rv != APR_SUCCESS)
         goto leave;
-    rv = ha_store_put(s->store, call, ha_key_backup(&s->digest, call->pool), &value,
-                      apr_time_now() + apr_time_from_sec((apr_time_t)record->ttl) + GRACE, &trace);
+    rv = ha_store_put(s->store, call, ha_key_backup(&s->digest, record->version.epoch, call->pool), &value,
+                      apr_time_now() + apr_time_from_sec((apr_time_t)record->ttl) + GRACE, NULL);
     if (rv == APR_SUCCESS)
         answer = HA_CAPTURE_STORED;
     else if (APR_STATUS_IS_ENOSPC(rv))
         answer = HA_CAPTURE_TOO_LARGE;
 leave:
     ha_table_put_end(table, &s->digest, record->version, record->route, asked, answer == HA_CAPTURE_STORED);
-    if (node)
-        *node = trace.node;
+    if (shared && answer == HA_CAPTURE_STORED && claimed_elsewhere(s, table, call, record))
+        answer = HA_CAPTURE_FENCED;
     return answer;
 }

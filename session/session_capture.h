@@ -13,8 +13,8 @@ typedef enum {
 } ha_capture;
 
 /* asked: when the member was asked for the answer that carried it (ha_table_put_end).
- * Waits at most until call->deadline. node (may be NULL): who took it. */
-ha_capture ha_capture_put(const ha_session *, ha_table *, ha_call *, const ha_record *, apr_time_t asked,
-                          const char **node);
+ * shared: other httpds use the store too, and may have claimed the session; one more look tells.
+ * Waits at most until call->deadline, or until a move of the session that is under way is decided. */
+ha_capture ha_capture_put(const ha_session *, ha_table *, ha_call *, const ha_record *, apr_time_t asked, int shared);
 
 #endif

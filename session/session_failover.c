@@ -7,11 +7,11 @@
 /* A claim outlives the session's own expiry: who comes late must still find it. */
 #define CLAIM_LIFE(ttl) (2 * apr_time_from_sec((apr_time_t)(ttl)) + apr_time_from_sec(60))
 
-const char *ha_key_backup(const ha_digest *d, apr_pool_t *p)
+const char *ha_key_backup(const ha_digest *d, apr_uint64_t epoch, apr_pool_t *p)
 {
     char hex[HA_DIGEST_HEX + 1];
     ha_digest_hex(d, hex);
-    return apr_pstrcat(p, "ha:b:", hex, NULL);
+    return apr_pstrcat(p, "ha:b:", hex, epoch % 2 ? "" : ":2", NULL);
 }
 
 const char *ha_key_claim(const ha_digest *d, apr_uint64_t epoch, apr_pool_t *p)
@@ -44,38 +44,64 @@ leave:
     return rv;
 }
 
-apr_status_t ha_move_look(const ha_session *s, ha_call *call, ha_move *m)
+/* The backup in the place of this epoch, if it is newer than what we have. */
+static apr_status_t read_place(const ha_session *s, ha_call *call, apr_uint64_t epoch, ha_move *m)
 {
     ha_value value;
+    ha_record record;
     ha_store_trace trace = { 0 };
     apr_status_t rv;
 
-    m->epoch = 1;
-    rv = ha_store_get(s->store, call, ha_key_backup(&s->digest, call->pool), &value, &trace);
+    rv = ha_store_get(s->store, call, ha_key_backup(&s->digest, epoch, call->pool), &value, &trace);
     m->trips += trace.trips;
-    m->node = trace.node;
     if (rv == APR_SUCCESS) {
         /* what cannot be opened is no backup; the request goes on without it */
-        if (open_record(s, call, HA_KIND_BACKUP, &value, m, &m->record) == APR_SUCCESS) {
-            m->found = m->record.gone ? HA_BACKUP_TOMBSTONE : HA_BACKUP_FOUND;
-            if (m->record.version.epoch > m->epoch)
-                m->epoch = m->record.version.epoch;
-            if (m->record.route[0])
-                m->owner = m->record.route;
-        }
-        else {
-            m->found = HA_BACKUP_ABSENT;
-        }
+        if (open_record(s, call, HA_KIND_BACKUP, &value, m, &record) != APR_SUCCESS)
+            return APR_NOTFOUND;
+        if ((m->found == HA_BACKUP_FOUND || m->found == HA_BACKUP_TOMBSTONE)
+            && (record.version.epoch < m->record.version.epoch
+                || (record.version.epoch == m->record.version.epoch && record.version.seq < m->record.version.seq)))
+            return APR_SUCCESS;
+        m->record = record;
+        m->node = trace.node;
+        m->found = record.gone ? HA_BACKUP_TOMBSTONE : HA_BACKUP_FOUND;
     }
-    else if (APR_STATUS_IS_NOTFOUND(rv)) {
-        m->found = HA_BACKUP_ABSENT;
-        rv = APR_SUCCESS;
-    }
-    else {
-        m->found = HA_BACKUP_BROKEN;
+    else if (!APR_STATUS_IS_NOTFOUND(rv)) {
         m->why = call->why;
     }
     return rv;
+}
+
+apr_status_t ha_move_look(const ha_session *s, ha_call *call, ha_move *m)
+{
+    apr_uint64_t first = m->epoch ? m->epoch : 1;
+    apr_status_t rv;
+
+    m->found = HA_BACKUP_ABSENT;
+    m->epoch = first;
+    rv = read_place(s, call, first, m);
+    if (APR_STATUS_IS_NOTFOUND(rv))
+        rv = read_place(s, call, first + 1, m);
+    if (rv == APR_SUCCESS && m->found != HA_BACKUP_ABSENT) {
+        if (m->record.version.epoch >= m->epoch) {
+            m->epoch = m->record.version.epoch;
+            m->owner = m->record.route[0] ? m->record.route : NULL;
+        }
+    }
+    else if (APR_STATUS_IS_NOTFOUND(rv)) {
+        rv = APR_SUCCESS;
+    }
+    else if (rv != APR_SUCCESS) {
+        m->found = HA_BACKUP_BROKEN;
+    }
+    return rv;
+}
+
+/* The epoch turned out to be a later one: its owner may have handed over something since. */
+static void read_later(const ha_session *s, ha_call *call, ha_move *m)
+{
+    if (m->found == HA_BACKUP_FOUND || m->found == HA_BACKUP_ABSENT || m->found == HA_BACKUP_TOMBSTONE)
+        (void)read_place(s, call, m->epoch, m);
 }
 
 /* The claim's record becomes the session's present owner. */
@@ -105,6 +131,8 @@ apr_status_t ha_move_follow(const ha_session *s, ha_call *call, ha_move *m)
         rv = take_claim(s, call, &value, m, NULL);
     else if (!APR_STATUS_IS_NOTFOUND(rv))
         m->why = call->why;
+    if (rv == APR_SUCCESS)
+        read_later(s, call, m);
     return rv;
 }
 
@@ -141,8 +169,10 @@ apr_status_t ha_move_claim(const ha_session *s, ha_call *call, ha_move *m, const
     }
     else if (APR_STATUS_IS_EEXIST(rv)) {
         rv = take_claim(s, call, &theirs, m, NULL);
-        if (rv == APR_SUCCESS)
+        if (rv == APR_SUCCESS) {
+            read_later(s, call, m);
             rv = APR_EEXIST;
+        }
     }
     else {
         m->why = call->why;

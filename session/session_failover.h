@@ -2,9 +2,12 @@
  *
  * Plain values in and out; nothing is logged or counted here, the caller does so once with the
  * finished ha_move. Keys in the store:
- *   ha:b:<digest>            the newest backup
+ *   ha:b:<digest>            the newest backup of an odd epoch
+ *   ha:b:<digest>:2          the newest backup of an even epoch
  *   ha:c:<digest>:<epoch>    the claim: which member owns the session in that epoch
- * Round trips to the store: look 1 (get), claim 1 (add), or 2 for who loses it.
+ * Two places for backups, so that what a former owner hands over late never overwrites its successor's.
+ * Round trips to the store: look 1 (get), claim 1 (add). Who does not know the epoch and finds it further on has one
+ * more for each claim that is followed, and one for the backup in the other place.
  */
 #ifndef HA_SESSION_FAILOVER_H
 #define HA_SESSION_FAILOVER_H
@@ -35,7 +38,8 @@ typedef struct ha_move {
     int trips;                  /* round trips to the store so far */
 } ha_move;
 
-/* Reads the backup: fills found, record, epoch and owner. APR_SUCCESS unless the store is broken. */
+/* Reads the backup: fills found, record, epoch and owner. m->epoch: where to look first, 0 if not known.
+ * APR_SUCCESS unless the store is broken. */
 apr_status_t ha_move_look(const ha_session *, ha_call *, ha_move *);
 
 /* Has somebody claimed the next epoch already? APR_SUCCESS: yes, epoch and owner are the claim's now.
@@ -52,7 +56,7 @@ apr_status_t ha_move_answered(const ha_session *, ha_call *, const ha_move *, ap
 int ha_move_is_answered(const ha_session *, ha_call *, ha_move *);
 
 /* Keys, for capture and tests. */
-const char *ha_key_backup(const ha_digest *, apr_pool_t *p);
+const char *ha_key_backup(const ha_digest *, apr_uint64_t epoch, apr_pool_t *p);
 const char *ha_key_claim(const ha_digest *, apr_uint64_t epoch, apr_pool_t *p);
 
 #endif

@@ -163,12 +163,26 @@ ha_put ha_table_put_begin(ha_table *t, const ha_digest *d, ha_version v, apr_tim
         answer = HA_PUT_FENCED;
     else if (v.epoch == e->epoch && v.seq <= e->seq && e->seq > 0)
         answer = HA_PUT_DONE;
+    else if (e->gate > now)
+        answer = HA_PUT_MOVING;
     else if (e->busy > now)
         answer = HA_PUT_BUSY;
     else
         e->busy = until;
     apr_global_mutex_unlock(t->mutex);
     return answer;
+}
+
+int ha_table_quiet(ha_table *t, const ha_digest *d, apr_time_t now)
+{
+    const entry *e;
+    int quiet;
+    if (apr_global_mutex_lock(t->mutex) != APR_SUCCESS)
+        return 1;
+    e = find(t, d);
+    quiet = e == NULL || e->busy <= now;
+    apr_global_mutex_unlock(t->mutex);
+    return quiet;
 }
 
 void ha_table_put_end(ha_table *t, const ha_digest *d, ha_version v, const char *route, apr_time_t asked,
