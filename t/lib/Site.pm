@@ -129,6 +129,13 @@ sub start_httpd {
     return $self;
 }
 sub httpd { $_[0]{httpd} }
+# a second one, before the same members and the same store; its port for get(..., port => ...)
+sub second_httpd {
+    my $self = shift;
+    my $port = free_port();
+    $self->{second} = Daemon->httpd($port, $self->httpd_conf);
+    return $port;
+}
 sub restart_httpd { my $s = shift; $s->{httpd}->end; $s->start_httpd }
 sub graceful {
     my $self = shift;
