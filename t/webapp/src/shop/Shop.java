@@ -4,6 +4,10 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.io.PrintWriter;
 import java.math.BigInteger;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Paths;
+import java.nio.file.StandardOpenOption;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 import java.util.ArrayList;
@@ -41,6 +45,9 @@ public class Shop extends HttpServlet {
             break;
         case "/count":              // count?peek, count?ms=N: wait after counting
             count(request, response);
+            break;
+        case "/tick":               // tick?rid=NAME: count, and write down that NAME was run; tick?ms=N
+            tick(request, response);
             break;
         case "/login":              // login?user=alice: request.login; login alone: changeSessionId
             login(request, response);
@@ -155,6 +162,21 @@ public class Shop extends HttpServlet {
             session.setAttribute("counter", counter);   // DeltaManager copies what it is told of
             return value;
         }
+    }
+
+    /** What was run, and not only what was answered: a line a run, in a file that outlives this process. */
+    private static void tick(HttpServletRequest request, HttpServletResponse response) throws IOException {
+        HttpSession session = request.getSession();
+        int value;
+        synchronized (session) {
+            value = increment(session);
+            String line = request.getParameter("rid") + " " + value + " " + MEMBER + " "
+                    + System.currentTimeMillis() + "\n";
+            Files.write(Paths.get(System.getProperty("ledger")), line.getBytes(StandardCharsets.UTF_8),
+                    StandardOpenOption.CREATE, StandardOpenOption.APPEND);
+        }
+        line(request, response, "count=" + value);
+        sleep(request);
     }
 
     private static void login(HttpServletRequest request, HttpServletResponse response)
