@@ -523,16 +523,6 @@ void ha_config_fill_in(ha_config *c, const ha_written *w)
 
 /* ---- read by a request ----------------------------------------------------------- */
 
-const ha_config *ha_config_of(const request_rec *r)
-{
-    return ap_get_module_config(r->per_dir_config, &session_ha_module);
-}
-
-int ha_config_on(const ha_config *c)
-{
-    return c->enabled;
-}
-
 ha_backup_mode ha_config_backup(const ha_config *c)
 {
     return c->backup;

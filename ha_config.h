@@ -64,10 +64,16 @@ typedef struct ha_config {
 } ha_config;
 
 /* The merged configuration of a request; never NULL. */
-const ha_config *ha_config_of(const request_rec *r);
+static inline const ha_config *ha_config_of(const request_rec *r)
+{
+    return ap_get_module_config(r->per_dir_config, &session_ha_module);
+}
 
 /* The defaults and values with "not said" resolved; for one merged configuration. */
-int ha_config_on(const ha_config *);
+static inline int ha_config_on(const ha_config *c)  /* asked for each proxied request */
+{
+    return c->enabled && c->backup != HA_NO_BACKUP;
+}
 ha_backup_mode ha_config_backup(const ha_config *);
 int ha_config_ttl(const ha_config *);
 apr_int64_t ha_config_max_size(const ha_config *);

@@ -54,6 +54,7 @@ static void ask(ha_request *q, proxy_worker *worker)
 
 static int run(ha_request *q, request_rec *r, const attempt *a, proxy_worker *worker, char *url)
 {
+    apr_interval_time_t timeout;
     ha_wait *wait;
     int status;
 
@@ -75,9 +76,11 @@ static int run(ha_request *q, request_rec *r, const attempt *a, proxy_worker *wo
     q->answered = q->passed = q->swallow = 0;
     q->asked = apr_time_now();
     ha_repeat_hide_keepalives(q, r);
-    wait = ha_hung_enter(r->pool, worker, q->slot, r->server, ha_config_member_timeout(q->cfg), &q->passed);
+    timeout = ha_config_member_timeout(q->cfg);
+    wait = timeout > 0 ? ha_hung_enter(r->pool, worker, q->slot, r->server, timeout, &q->passed) : NULL;
     status = proxy_run_scheme_handler(r, worker, a->conf, url, a->proxyname, a->proxyport);
-    ha_hung_leave(wait);
+    if (wait)
+        ha_hung_leave(wait);
     ha_repeat_show_keepalives(q, r);
     if (!q->answered)
         ha_response_take(q, r);                 /* an answer that met no filter: ProxyErrorOverride */
@@ -175,7 +178,7 @@ static int judge(ha_request *q, request_rec *r, int status)
     if (!ha_repeat_died(q, r, status))
         return status;
     ha_members_error(q->slot, apr_time_now());
-    if (!ha_repeat_allowed(q, r) || q->repeats >= ha_config_retry_max(q->cfg) || (q->body == NULL && ha_repeat_has_body(r))
+    if (!ha_repeat_allowed(q, r) || q->repeats >= ha_config_retry_max(q->cfg) || (q->body == NULL && q->has_body)
         || (q->body && !ha_body_whole(q->body)))
         /* mod_proxy_ajp's own 503 would be repeated without an end */
         return status == HTTP_SERVICE_UNAVAILABLE && ha_config_retry(q->cfg) != HA_RETRY_OFF ? HTTP_BAD_GATEWAY : status;
@@ -200,28 +203,27 @@ static int answer_fenced(ha_request *q, request_rec *r, const attempt *a)
     return run_at_owner(q, r, a);
 }
 
-static int ha_scheme_handler(request_rec *r, proxy_worker *worker, proxy_server_conf *conf, char *url,
-                             const char *proxyname, apr_port_t proxyport)
+static HA_APART int attempt_it(request_rec *r, proxy_worker *worker, proxy_server_conf *conf, char *url,
+                               const char *proxyname, apr_port_t proxyport)
 {
     ha_request *q = ha_request_of(r);
     attempt a = { worker, conf, url, proxyname, proxyport };
     int status;
 
-    if (q == NULL || q->inside)
-        return DECLINED;
     if (q->steer)
         take_out(q, r, &a.url);
     if (q->captures)
         apr_table_setn(r->headers_in, HA_FIELD_ACCEPT, "v=1, inline=" APR_STRINGIFY(HA_INLINE_MAX));
     if (!q->filtered)
         ha_response_insert(q, r);
-    if (!q->body && ha_repeat_has_body(r) && (q->captures || ha_repeat_allowed(q, r)))
+    if (!q->body && q->has_body && (q->captures || ha_repeat_allowed(q, r)))
         q->body = ha_body_keep(r, (apr_size_t)ha_config_retry_body(q->cfg));
 
     q->inside = 1;              /* what we run now comes through here again */
     /* A body that cannot be sent twice goes only to a member that has the session: it could say "missing". */
     if (is_wrong_member(q, worker)
-        || (q->captures && !q->slow && q->sid.id && q->sid.route && !ha_repeat_fits(q, r) && !ha_owner_is_known(q)))
+        || (q->has_body && q->captures && !q->slow && q->sid.id && q->sid.route && !ha_repeat_fits(q, r)
+            && !ha_owner_is_known(q)))
         status = run_at_owner(q, r, &a);
     else
         status = run(q, r, &a, worker, a.url);
@@ -238,6 +240,13 @@ static int ha_scheme_handler(request_rec *r, proxy_worker *worker, proxy_server_
     }
     q->inside = 0;
     return status;
+}
+
+static int ha_scheme_handler(request_rec *r, proxy_worker *worker, proxy_server_conf *conf, char *url,
+                             const char *proxyname, apr_port_t proxyport)
+{
+    const ha_request *q = ha_request_of(r);
+    return q && !q->inside ? attempt_it(r, worker, conf, url, proxyname, proxyport) : DECLINED;
 }
 
 void ha_attempt_hooks(apr_pool_t *p)

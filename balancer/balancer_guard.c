@@ -8,19 +8,19 @@
 
 #define OURS "Session-"
 
-/* Of every proxied request, also where SessionHA is off: the member's adapter believes what comes from this
- * httpd. And of every answer. One look at each name: a table's own search would go through it five times. */
+static inline int is_ours(const char *key)
+{
+    return (key[0] == 'S' || key[0] == 's') && ap_cstr_casecmpn(key, OURS, sizeof OURS - 1) == 0;
+}
+
+/* One look at each name: a table's own search would go through it five times. */
 int ha_guard_has_ours(const apr_table_t *fields)
 {
     const apr_array_header_t *all = apr_table_elts(fields);
     const apr_table_entry_t *e = (const apr_table_entry_t *)all->elts, *end = e + all->nelts;
 
     for (; e < end; e++) {
-        if ((e->key[0] | 0x20) == 's') {
-            if (ap_cstr_casecmpn(e->key, OURS, sizeof OURS - 1) == 0)
-                return 1;
-        }
-        else if ((e->key[0] | 0x20) == 'c' && ap_cstr_casecmp(e->key, "Connection") == 0 && ap_strcasestr(e->val, OURS))
+        if (is_ours(e->key))
             return 1;
     }
     return 0;
@@ -28,13 +28,11 @@ int ha_guard_has_ours(const apr_table_t *fields)
 
 /* mod_proxy keeps from the member what a client names in Connection: a client could have its session not
  * restored, and be served the stale one. */
-static void remove_named(apr_table_t *fields)
+static void remove_named(apr_table_t *fields, const char *named)
 {
-    const char *named = apr_table_get(fields, "Connection"), *kept = NULL, *item;
     apr_pool_t *p = apr_table_elts(fields)->pool;
+    const char *kept = NULL, *item;
 
-    if (named == NULL || ap_strcasestr(named, OURS) == NULL)
-        return;
     while ((item = ap_get_list_item(p, &named)) != NULL) {
         if (ap_cstr_casecmpn(item, OURS, sizeof OURS - 1) != 0)
             kept = kept ? apr_pstrcat(p, kept, ", ", item, NULL) : item;
@@ -52,7 +50,47 @@ void ha_guard_remove(apr_table_t *fields)
     apr_table_unset(fields, HA_FIELD_FETCH);
     apr_table_unset(fields, HA_FIELD_RESTORE);
     apr_table_unset(fields, HA_FIELD_MISSING);
-    remove_named(fields);
+}
+
+/* For every proxied request where SessionHA is off: the member's adapter believes what comes from this httpd. */
+void ha_guard_client(const request_rec *r)
+{
+    if (ha_guard_has_ours(r->headers_in))
+        ha_guard_remove(r->headers_in);
+}
+
+/* The same look, and with it what else we ask of the fields of each request. */
+void ha_guard_look(const request_rec *r, const char **cookie, int *body)
+{
+    const apr_array_header_t *all = apr_table_elts(r->headers_in);
+    const apr_table_entry_t *e = (const apr_table_entry_t *)all->elts, *end = e + all->nelts;
+    const char *named = NULL;
+    int ours = 0;
+
+    *cookie = NULL;
+    *body = 0;
+    for (; e < end; e++) {
+        switch (e->key[0]) {
+        case 'S': case 's':
+            ours |= is_ours(e->key);
+            break;
+        case 'C': case 'c':
+            if (*cookie == NULL && strcasecmp(e->key, "Cookie") == 0)
+                *cookie = e->val;
+            else if (strcasecmp(e->key, "Content-Length") == 0)
+                *body |= strcmp(e->val, "0") != 0;
+            else if (strcasecmp(e->key, "Connection") == 0 && ap_strcasestr(e->val, OURS))
+                named = e->val;
+            break;
+        case 'T': case 't':
+            *body |= strcasecmp(e->key, "Transfer-Encoding") == 0;
+            break;
+        }
+    }
+    if (ours)
+        ha_guard_remove(r->headers_in);
+    if (named)
+        remove_named(r->headers_in, named);
 }
 
 /* Servlet containers read /a;x=1/b as /a/b, and take "." and ".." away only after that, so path parameters are left

@@ -85,11 +85,10 @@ static member_map *published(const proxy_balancer *b)
     return NULL;
 }
 
-static member_map *map_of(proxy_balancer *b, int stale)
+/* old: a map that does not hold any more, or NULL */
+static HA_APART member_map *publish(proxy_balancer *b, const member_map *old)
 {
-    member_map *m = published(b), *old = m;
-    if (m && !stale)
-        return m;
+    member_map *m;
     apr_thread_mutex_lock(members.mutex);
     m = published(b);
     if (m == NULL || m == old) {
@@ -102,6 +101,12 @@ static member_map *map_of(proxy_balancer *b, int stale)
     }
     apr_thread_mutex_unlock(members.mutex);
     return m;
+}
+
+static inline member_map *map_of(proxy_balancer *b)
+{
+    member_map *m = published(b);
+    return m ? m : publish(b, NULL);
 }
 
 static const ha_member_view *probe(const member_map *m, const char *route, apr_size_t len)
@@ -117,25 +122,29 @@ static const ha_member_view *probe(const member_map *m, const char *route, apr_s
     return NULL;
 }
 
-const ha_member_view *ha_members_find(proxy_balancer *b, const char *route, apr_size_t len)
+/* balancer-manager can give a member another route without changing the list. */
+static HA_APART const ha_member_view *find_renamed(proxy_balancer *b, const member_map *m, const char *route, apr_size_t len)
 {
-    const member_map *m = map_of(b, 0);
-    const ha_member_view *v;
     int i;
-
-    if (m == NULL || len == 0 || len >= HA_ROUTE_MAX)
-        return NULL;
-    if ((v = probe(m, route, len)) != NULL)
-        return v;
-    /* balancer-manager can give a member another route without changing the list */
     for (i = 0; i < m->n; i++) {
         const char *has = m->views[i].worker->s->route;
         if (strncmp(has, route, len) == 0 && has[len] == '\0') {
-            m = map_of(b, 1);
+            m = publish(b, m);
             return m ? probe(m, route, len) : NULL;
         }
     }
     return NULL;
+}
+
+const ha_member_view *ha_members_find(proxy_balancer *b, const char *route, apr_size_t len)
+{
+    const member_map *m = map_of(b);
+    const ha_member_view *v;
+
+    if (m == NULL || len == 0 || len >= HA_ROUTE_MAX)
+        return NULL;
+    v = probe(m, route, len);
+    return v ? v : find_renamed(b, m, route, len);
 }
 
 ha_member_slot *ha_members_slot(proxy_balancer *b, const proxy_worker *w)
@@ -149,7 +158,7 @@ ha_member_slot *ha_members_slot(proxy_balancer *b, const proxy_worker *w)
  * mod_proxy_balancer takes the mark away in its own pre_request, which runs after ours. */
 void ha_members_watch(proxy_balancer *b, const ha_config *cfg, apr_time_t now)
 {
-    member_map *m = map_of(b, 0);
+    member_map *m = map_of(b);
     apr_uint32_t ms = (apr_uint32_t)(now / 1000), last;
     int i;
 

@@ -7,17 +7,11 @@
 
 #include "balancer_request.h"
 
-int ha_repeat_has_body(const request_rec *r)
-{
-    const char *length = apr_table_get(r->headers_in, "Content-Length");
-    return (length && strcmp(length, "0") != 0) || apr_table_get(r->headers_in, "Transfer-Encoding");
-}
-
 int ha_repeat_fits(const ha_request *q, const request_rec *r)
 {
     const char *length = apr_table_get(r->headers_in, "Content-Length");
     apr_off_t len;
-    return !ha_repeat_has_body(r)
+    return !q->has_body
            || (length && ap_parse_strict_length(&len, length) && len <= ha_config_retry_body(q->cfg));
 }
 
@@ -77,16 +71,18 @@ int ha_repeat_prepare(ha_request *q, request_rec *r)
     apr_table_unset(r->notes, "proxy-status");
     apr_table_unset(r->notes, "proxy_timedout");
     apr_table_unset(r->headers_in, HA_FIELD_RESTORE);
-    return q->body ? ha_body_play_again(q->body, r) : !ha_repeat_has_body(r);
+    return q->body ? ha_body_play_again(q->body, r) : !q->has_body;
 }
 
 /* The connection ended before a status line came. An answer that is merely bad (a header too long, not HTTP)
  * has one, or says so in its notes; a member that is slow has a time-out noted. */
 int ha_repeat_died(const ha_request *q, const request_rec *r, int status)
 {
-    const char *notes = apr_table_get(r->notes, "error-notes");
-    if (q->passed || apr_table_get(r->notes, "proxy-status") || apr_table_get(r->notes, "proxy_timedout")
-        || (notes && ap_strstr_c(notes, "Corrupt status line")))
+    const char *notes;
+    if (q->passed || apr_table_get(r->notes, "proxy-status") || apr_table_get(r->notes, "proxy_timedout"))
+        return 0;
+    notes = apr_table_get(r->notes, "error-notes");
+    if (notes && ap_strstr_c(notes, "Corrupt status line"))
         return 0;
     if (strcmp(q->worker->s->scheme, "ajp") == 0) {
         /* mod_proxy_ajp asks for a repeat by itself (503) where the method allows it, as often as there are members.

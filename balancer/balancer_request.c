@@ -61,7 +61,6 @@ static void find_session(ha_request *q, request_rec *r, const char *url)
     const proxy_balancer_shared *b = q->balancer->s;
     struct asked_for asked = { q->balancer, NULL };
     ha_id_rules rules;
-    int own = cfg->id_cookie || cfg->id_path || cfg->id_header;
 
     /* mod_proxy_balancer reads the query as well, which is no part of the URL yet */
     if (r->args && ap_strstr_c(r->args, b->sticky_path))
@@ -71,17 +70,15 @@ static void find_session(ha_request *q, request_rec *r, const char *url)
     rules.header = NULL;
     rules.separator = b->sticky_separator ? b->sticky_separator : '.';
     rules.whole = 0;
-    (void)ha_id_parse(&rules, url, apr_table_get(r->headers_in, "Cookie"), NULL,
-                      is_a_route, &asked, r->pool, &q->sid);
-    if (own) {
+    (void)ha_id_parse(&rules, url, q->cookie, NULL, is_a_route, &asked, r->pool, &q->sid);
+    if (cfg->id_cookie || cfg->id_path || cfg->id_header) {
         /* the route is where mod_proxy_balancer looks for it; the id stands somewhere else */
         ha_id where;
         rules.cookie = cfg->id_cookie;
         rules.path = cfg->id_path;
         rules.header = cfg->id_header;
         rules.whole = 1;
-        (void)ha_id_parse(&rules, url, apr_table_get(r->headers_in, "Cookie"),
-                          cfg->id_header ? apr_table_get(r->headers_in, cfg->id_header) : NULL,
+        (void)ha_id_parse(&rules, url, q->cookie, cfg->id_header ? apr_table_get(r->headers_in, cfg->id_header) : NULL,
                           NULL, NULL, r->pool, &where);
         q->sid.id = where.id;
         q->sid.id_len = where.id_len;
@@ -101,6 +98,7 @@ static ha_request *begin(request_rec *r, const ha_config *cfg, proxy_server_conf
     q->ignored = ha_config_ignores(cfg, r->uri);
     q->captures = !q->ignored && (q->mode == HA_SYNC || q->mode == HA_ASYNC);
     ap_set_module_config(r->request_config, &session_ha_module, q);
+    ha_guard_look(r, &q->cookie, &q->has_body);
     find_session(q, r, url);
     return q;
 }
@@ -173,40 +171,12 @@ static void put_in_front(request_rec *r, const char *steer, char **url)
         *url = apr_pstrcat(r->pool, *url, steer, NULL);
 }
 
-static int ha_pre_request(proxy_worker **worker, proxy_balancer **balancer, request_rec *r,
-                          proxy_server_conf *conf, char **url)
+static int choose(ha_request *q, request_rec *r, char **url, apr_time_t now)
 {
-    ha_request *q = ha_request_of(r);
-    const ha_config *cfg;
-    apr_time_t now;
     int status = DECLINED;
 
-    if (q == NULL) {
-        ha_guard_request(r);
-        cfg = ha_config_of(r);
-        if (!ha_config_on(cfg) || ha_config_backup(cfg) == HA_NO_BACKUP || the_table == NULL)
-            return DECLINED;    /* no table: this child could not start, the log says why */
-        /* mod_proxy_balancer takes the balancer it is given, as on a second attempt */
-        if ((*balancer = balancer_of(r, conf, *url)) == NULL)
-            return DECLINED;
-        if (ha_guard_well_known(r->uri) || ha_guard_well_known(*url))
-            return HTTP_NOT_FOUND;
-        q = begin(r, cfg, conf, *balancer, *url);
-        now = r->request_time;
-        ha_members_watch(*balancer, cfg, now);
-    }
-    else {
-        now = apr_time_now();
-        if (*worker && !PROXY_WORKER_IS_USABLE(*worker)) {
-            ha_members_error(ha_members_slot(q->balancer, *worker), now);
-            if (q->cause == NULL)
-                q->cause = "connect";
-        }
-        q->steer = q->to = NULL;
-    }
     if (!*q->balancer->s->sticky)
         return DECLINED;        /* nothing sticks here; mod_proxy_balancer ignores routes */
-
     if (q->sid.id == NULL || q->sid.route == NULL) {
         if (!q->sid.stock_sees)
             ha_request_steer(q, r, NULL);       /* mod_proxy_balancer would follow a look-alike */
@@ -223,6 +193,49 @@ static int ha_pre_request(proxy_worker **worker, proxy_balancer **balancer, requ
     if (q->steer)
         put_in_front(r, q->steer, url);
     return status;
+}
+
+static HA_APART int first_attempt(proxy_balancer **balancer, request_rec *r, proxy_server_conf *conf, char **url)
+{
+    ha_request *q;
+
+    /* mod_proxy_balancer takes the balancer it is given, as on a second attempt */
+    if ((*balancer = balancer_of(r, conf, *url)) == NULL) {
+        ha_guard_client(r);
+        return DECLINED;
+    }
+    if (ha_guard_well_known(r->uri) || ha_guard_well_known(*url))
+        return HTTP_NOT_FOUND;
+    q = begin(r, ha_config_of(r), conf, *balancer, *url);
+    ha_members_watch(*balancer, q->cfg, r->request_time);
+    return choose(q, r, url, r->request_time);
+}
+
+static HA_APART int another_attempt(ha_request *q, const proxy_worker *failed, request_rec *r, char **url)
+{
+    apr_time_t now = apr_time_now();
+
+    if (failed && !PROXY_WORKER_IS_USABLE(failed)) {
+        ha_members_error(ha_members_slot(q->balancer, failed), now);
+        if (q->cause == NULL)
+            q->cause = "connect";
+    }
+    q->steer = q->to = NULL;
+    return choose(q, r, url, now);
+}
+
+static int ha_pre_request(proxy_worker **worker, proxy_balancer **balancer, request_rec *r,
+                          proxy_server_conf *conf, char **url)
+{
+    ha_request *q = ha_request_of(r);
+    const ha_config *cfg = ha_config_of(r);
+
+    if (q)
+        return another_attempt(q, *worker, r, url);
+    if (ha_config_on(cfg) && the_table)     /* no table: this child could not start, the log says why */
+        return first_attempt(balancer, r, conf, url);
+    ha_guard_client(r);
+    return DECLINED;
 }
 
 /* ---- out ---------------------------------------------------------------------- */

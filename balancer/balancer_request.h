@@ -4,6 +4,7 @@
 
 #include "httpd.h"
 #include "mod_proxy.h"
+#include "util_filter.h"
 
 #include "../ha_config.h"
 #include "../manager/manager.h"
@@ -45,6 +46,10 @@ void ha_members_child(apr_pool_t *pchild);
 
 /* ---- the request ------------------------------------------------------------ */
 
+/* What one request in a million needs stays out of the functions that each one runs through: their registers need
+ * not be saved for it. */
+#define HA_APART __attribute__((noinline))
+
 typedef struct ha_request {
     const ha_config *cfg;
     proxy_server_conf *conf;
@@ -53,6 +58,8 @@ typedef struct ha_request {
     unsigned captures : 1;      /* a backup may come with the answer */
     unsigned ignored : 1;       /* SessionHAIgnore: needs none */
 
+    const char *cookie;         /* the client's Cookie field, or NULL */
+    int has_body;
     ha_id sid;                  /* sid.id NULL: no session */
     const ha_member_view *home; /* the member of the client's route; NULL: no such member */
     ha_session session;         /* made by ha_request_session() when first needed */
@@ -82,6 +89,7 @@ typedef struct ha_request {
     unsigned inside : 1;        /* re-entry guard of scheme_handler */
     unsigned tried : 1;         /* a member was asked before: there may be traces of it */
     unsigned filtered : 1;      /* the response filter is in */
+    ap_filter_t filter;
     volatile unsigned char passed;  /* the member's answer has come to the response filter; read by the watch */
     unsigned answered : 1;      /* our fields were taken out of the answer */
     unsigned swallow : 1;       /* this answer is for us, not for the client */
@@ -125,11 +133,9 @@ void ha_request_finish(ha_request *q, request_rec *r);
 
 int  ha_guard_has_ours(const apr_table_t *fields);  /* is there a field of our protocol? */
 void ha_guard_remove(apr_table_t *fields);
-static inline void ha_guard_request(request_rec *r) /* fields of ours from a client */
-{
-    if (ha_guard_has_ours(r->headers_in))
-        ha_guard_remove(r->headers_in);
-}
+void ha_guard_client(const request_rec *r);         /* removes them from what a client sent */
+/* The same; cookie: its first Cookie field, or NULL; body: does one follow? */
+void ha_guard_look(const request_rec *r, const char **cookie, int *body);
 int  ha_guard_well_known(const char *path);         /* 1: refuse */
 void ha_attempt_hooks(apr_pool_t *p);
 void ha_response_hooks(apr_pool_t *p);
@@ -141,7 +147,6 @@ void ha_response_take(ha_request *q, request_rec *r);
 int ha_restore(ha_request *q, request_rec *r, proxy_worker *worker);
 
 /* Sending a request again (balancer_repeat.c). */
-int ha_repeat_has_body(const request_rec *r);
 int ha_repeat_fits(const ha_request *q, const request_rec *r);      /* its body can be kept */
 int ha_repeat_allowed(const ha_request *q, const request_rec *r);   /* running it twice does no harm */
 int ha_repeat_died(const ha_request *q, const request_rec *r, int status);  /* the member died under it */

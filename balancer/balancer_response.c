@@ -259,7 +259,17 @@ static apr_status_t ha_response_filter(ap_filter_t *f, apr_bucket_brigade *bb)
 
 void ha_response_insert(ha_request *q, request_rec *r)
 {
-    ap_add_output_filter_handle(the_filter, q, r, r->connection);
+    /* what ap_add_output_filter_handle() would do, had it not to look for the place */
+    if (r->output_filters->frec->ftype >= the_filter->ftype) {
+        q->filter.frec = the_filter;
+        q->filter.ctx = q;
+        q->filter.r = r;
+        q->filter.c = r->connection;
+        q->filter.next = r->output_filters;
+        r->output_filters = &q->filter;
+    }
+    else
+        ap_add_output_filter_handle(the_filter, q, r, r->connection);
     q->filtered = 1;
 }
 

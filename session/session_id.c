@@ -11,6 +11,8 @@
 
 #include <string.h>
 
+#include <apr_strings.h>
+
 #define VALUE_MAX (HA_ID_MAX + 1 + HA_ROUTE_MAX)    /* id, separator, route; decoded */
 
 #define OUTSIDE 1               /* this byte is never part of an id */
@@ -370,7 +372,9 @@ static int usual(const char *s, apr_size_t len)
 
     if (len < 8)
         return 0;
-    for (last = s + len - 8; ; s = s + 8 < last ? s + 8 : last) {
+    for (last = s + len - 8; ; s += 8) {
+        if (s > last)
+            s = last;
         memcpy(&eight, s, 8);
         backslash = eight ^ ones * '\\';
         seen |= (eight - ones * '-') | (eight + ones) | ((backslash - ones) & ~backslash);
@@ -383,32 +387,38 @@ static int usual(const char *s, apr_size_t len)
  * route behind its first separator: then it is ours and stock's reading both, and the long way round (which comes
  * to the same) can be left out. Searching for `=` is cheaper than for the name. */
 static int quick(const ha_id_rules *rules, const char *url, apr_size_t path_len, const char *cookies, apr_size_t cookie_len,
-                 ha_id_known_fn *known, void *baton, struct reading *r)
+                 ha_id_known_fn *known, void *baton, apr_pool_t *p, ha_id *out)
 {
-    const char *equals, *end, *name, *route;
+    const char *equals, *name, *v, *end, *route;
+    char *copy;
 
     if (!cookies || !cookie_len || rules->whole || !rules->separator || (url && path_len && mentioned(url, rules->path, path_len)))
         return 0;
-    for (equals = strchr(cookies, '='); equals; equals = strchr(equals + 1, '=')) {
-        if (equals > cookies && (is_white(equals[-1]) || foreign(equals[-1])))      /* NAME =value */
+    for (equals = strchr(cookies, '='); ; equals = strchr(equals + 1, '=')) {
+        if (!equals || (equals > cookies && (is_white(equals[-1]) || foreign(equals[-1]))))     /* NAME =value */
             return 0;
-        if (!ends_here(cookies, equals, rules->cookie, cookie_len))
-            continue;
-        name = equals - cookie_len;
-        if (name != cookies && (name - cookies < 2 || name[-1] != ' ' || name[-2] != ';'))
-            return 0;
-        r->text = equals + 1;
-        r->len = strcspn(r->text, ";");
-        end = r->text + r->len;
-        if (r->len > VALUE_MAX || !usual(r->text, r->len) || !(route = memchr(r->text, rules->separator, r->len)))
-            return 0;
-        r->id_len = (apr_size_t)(route - r->text);
-        r->route = ++route;
-        r->route_len = (apr_size_t)(end - route);
-        r->known = 1;
-        return r->id_len >= 1 && r->id_len <= HA_ID_MAX && is_route(route, r->route_len, known, baton);
+        if (ends_here(cookies, equals, rules->cookie, cookie_len))
+            break;
     }
-    return 0;
+    name = equals - cookie_len;
+    if (name != cookies && (name - cookies < 2 || name[-1] != ' ' || name[-2] != ';'))
+        return 0;
+    v = equals + 1;
+    end = find_or_end(v, ';');
+    if (end - v > VALUE_MAX || !usual(v, (apr_size_t)(end - v))
+        || !(route = memchr(v, rules->separator, (apr_size_t)(end - v))) || route == v || route - v > HA_ID_MAX
+        || !is_route(route + 1, (apr_size_t)(end - route - 1), known, baton))
+        return 0;
+
+    copy = apr_pstrmemdup(p, v, (apr_size_t)(end - v));
+    copy[route - v] = '\0';
+    out->id = copy;
+    out->id_len = (apr_size_t)(route - v);
+    out->route = copy + out->id_len + 1;
+    out->route_known = 1;
+    out->place = HA_ID_COOKIE;
+    out->stock_sees = 1;
+    return 1;
 }
 
 /* ---- all together --------------------------------------------------------- */
@@ -443,11 +453,8 @@ apr_status_t ha_id_parse(const ha_id_rules *rules, const char *url, const char *
     const char *in_url, *in_cookies;
     struct reading both[2], *r = NULL;
 
-    if (quick(rules, url, path_len, cookies, cookie_len, known, baton, &both[0])) {
-        out->place = HA_ID_COOKIE;
-        out->stock_sees = 1;
-        return give(out, &both[0], p);
-    }
+    if (quick(rules, url, path_len, cookies, cookie_len, known, baton, p, out))
+        return APR_SUCCESS;
     in_url = url && path_len ? strstr(url, rules->path) : NULL;
     in_cookies = cookies && cookie_len ? strstr(cookies, rules->cookie) : NULL;
     out->place = HA_ID_PATH;
