@@ -145,6 +145,7 @@ static int is_wrong_member(const ha_request *q, const proxy_worker *worker)
 static int answer_missing(ha_request *q, request_rec *r, const attempt *a)
 {
     ha_call call = { .pool = r->pool, .deadline = apr_time_now() + ha_config_store_timeout(q->cfg) };
+    ha_move before = q->move;
     int status;
 
     q->asked_again = 1;
@@ -154,11 +155,17 @@ static int answer_missing(ha_request *q, request_rec *r, const attempt *a)
         return HA_STATUS_MISSING;
     }
     memset(&q->move, 0, sizeof q->move);
-    q->began = apr_time_now();
+    if (!q->decided) {
+        q->began = apr_time_now();
+        q->cause = "missing";
+    }
     q->slow = 1;
-    q->cause = "missing";
     (void)ha_move_look(ha_request_session(q), &call, &q->move);
     if (q->move.found != HA_BACKUP_FOUND) {
+        if (q->decided) {       /* moved here without a backup: that is what is told */
+            before.trips += q->move.trips;
+            q->move = before;
+        }
         q->tell_none = 1;
         return run(q, r, a, a->worker, a->url);
     }

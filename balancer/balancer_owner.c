@@ -154,9 +154,6 @@ static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, i
             m->epoch = known ? own->version.epoch : 0;
             if (ha_move_look(&q->session, &call, m) != APR_SUCCESS)
                 broken = 1;
-            if (m->forged)
-                ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r, "%s: a stored backup is not ours and was not used: %s",
-                              q->balancer->s->name, m->why);
         }
     }
     else if (m->epoch == 0) {
@@ -285,7 +282,7 @@ typedef enum { LOST, KNOWN, SETTLED } located;
 static located locate(ha_request *q, request_rec *r)
 {
     ha_owner own = { { 0, 0 }, "", 0, 0 };
-    int known = 0;
+    int known = 0, settled;
 
     ha_request_session(q);
     if (q->gate) {
@@ -297,7 +294,11 @@ static located locate(ha_request *q, request_rec *r)
         return KNOWN;
     }
     q->moved = q->restore = q->tell_none = 0;
-    if (!settle_in_store(q, r, &own, known)) {
+    settled = settle_in_store(q, r, &own, known);
+    if (q->move.forged && !(settled && q->moved))       /* else the line on the takeover says it */
+        ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r, "%s: a record in the store is not ours and was not used: %s",
+                      q->balancer->s->name, q->move.why);
+    if (!settled) {
         q->move.owner = NULL;
         ha_owner_open_gate(q);
         return LOST;

@@ -261,7 +261,7 @@ void ha_request_finish(ha_request *q, request_rec *r)
     e.trips = q->move.trips;
     ha_manager_failover(&e);
 
-    ap_log_rerror(APLOG_MARK, q->outcome == HA_RESTORED || q->outcome == HA_NATIVE ? APLOG_INFO : APLOG_WARNING,
+    ap_log_rerror(APLOG_MARK, (q->outcome == HA_RESTORED || q->outcome == HA_NATIVE) && !q->move.forged ? APLOG_INFO : APLOG_WARNING,
                   0, r, "%s: session %s moved from %s to %s (%s): %s, epoch %" APR_UINT64_T_FMT
                   ", %" APR_SIZE_T_FMT " bytes, %d store round trips, %" APR_TIME_T_FMT " us%s%s",
                   e.balancer, e.session, e.from, e.to, e.cause, ha_outcome_name(e.outcome), e.version.epoch,
