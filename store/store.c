@@ -107,7 +107,7 @@ static apr_status_t ask_begin(ha_ask *ask, ha_store *store, ha_call *call, const
 }
 
 /* Asks the node at this place in the order. 0: it is not usable (or its lane is full). */
-static int ask_node(ha_ask *ask, int place, ha_job_fn *run, const ha_envelope *env, const ha_blob *bytes, apr_time_t expires)
+static int ask_node(ha_ask *ask, int place, ha_job_fn *run, const ha_envelope *env, const ha_blob *bytes)
 {
     const ha_store_node *node = &ask->store->nodes[ask->order[place]];
     ha_copy *copy;
@@ -120,7 +120,6 @@ static int ask_node(ha_ask *ask, int place, ha_job_fn *run, const ha_envelope *e
     copy->node = node;
     copy->key = ask->key;
     copy->deadline = ask->deadline;
-    copy->expires = expires;
     copy->rv = APR_TIMEUP;
     if (env) {
         copy->env = *env;
@@ -267,7 +266,7 @@ apr_status_t ha_store_get(ha_store *store, ha_call *call, const char *key, ha_va
         return rv;
     }
     for (i = 0; i < store->nnodes; i++) {
-        ask.broken += !ask_node(&ask, i, run_get, NULL, NULL, 0);
+        ask.broken += !ask_node(&ask, i, run_get, NULL, NULL);
     }
     ask.trips = ask.njobs > 0;
     while (ask_pending(&ask) && apr_time_now() < ask.deadline) {
@@ -304,19 +303,12 @@ apr_status_t ha_store_get(ha_store *store, ha_call *call, const char *key, ha_va
     return best ? APR_SUCCESS : ask.broken ? broken(call) : APR_NOTFOUND;
 }
 
-static apr_uint32_t ttl_of(apr_time_t expires, apr_time_t now)
-{
-    apr_int64_t s = expires ? apr_time_sec(expires - now) + 1 : 0;
-
-    return s < 0 ? 1 : s > APR_INT32_MAX ? APR_INT32_MAX : (apr_uint32_t)s;
-}
-
 static void seal(ha_ask *ask, const ha_value *value, apr_time_t expires, ha_envelope *env, ha_blob *bytes)
 {
     memset(env, 0, sizeof(*env));
     env->version = value->version;
     env->writer = ha_store_writer(ask->store);
-    env->ttl = ttl_of(expires, ask->began);
+    env->expires = expires;
     ha_copy_seal(env, ask->key, &value->data, ha_batch_pool(ask->batch), bytes);
 }
 
@@ -341,7 +333,7 @@ apr_status_t ha_store_put(ha_store *store, ha_call *call, const char *key, const
     do {
         /* wanted counts the copies and, for each node that failed or is late, one more */
         for (asked = 0; ask.njobs < wanted && next < store->nnodes; next++) {
-            if (ask_node(&ask, next, run_put, &env, &bytes, expires)) {
+            if (ask_node(&ask, next, run_put, &env, &bytes)) {
                 ha_breaker_count(ask.copies[ask.njobs - 1]->node->breaker, HA_N_PUTS);
                 asked = 1;
             }
@@ -442,7 +434,7 @@ apr_status_t ha_store_add(ha_store *store, ha_call *call, const char *key, const
     mine = cand.env.writer;
     for (place = 0; place < store->nnodes && held < width; place++) {
         nth = ask.njobs;
-        if (!ask_node(&ask, place, run_add, &cand.env, &cand.bytes, expires)) {
+        if (!ask_node(&ask, place, run_add, &cand.env, &cand.bytes)) {
             ask.broken++;
             continue;
         }
@@ -450,14 +442,15 @@ apr_status_t ha_store_add(ha_store *store, ha_call *call, const char *key, const
         step = 1u << nth;
         for (ahead = 1, i = place + 1; ask.trips == 0 && i < store->nnodes; i++) {
             if (ha_breaker_usable(store->nodes[ask.order[i]].breaker) && ++ahead > width
-                && ask_node(&ask, i, run_look, NULL, NULL, 0)) {
+                && ask_node(&ask, i, run_look, NULL, NULL)) {
                 step |= 1u << (ask.njobs - 1);
             }
         }
         ask.trips++;
-        /* A node that hangs must leave the next one some of the time. */
+        /* A node that hangs must leave the next one some of the time. What it says later is not heard: by then a
+         * later node has my candidate, and that is what everybody else will find. */
         now = apr_time_now();
-        until = place + 1 < store->nnodes ? now + (ask.deadline - now) / 2 : ask.deadline;
+        until = place + 1 < store->nnodes ? ask.deadline - (ask.deadline - now) / 4 : ask.deadline;
         while ((ask.done & step) != step && now < until) {
             ask_wait(&ask, until);
             now = apr_time_now();
@@ -511,7 +504,7 @@ apr_status_t ha_store_remove(ha_store *store, ha_call *call, const char *key, ha
         return rv;
     }
     for (i = 0; i < store->nnodes; i++) {
-        ask.broken += !ask_node(&ask, i, run_remove, NULL, NULL, 0);
+        ask.broken += !ask_node(&ask, i, run_remove, NULL, NULL);
     }
     ask.trips = ask.njobs > 0;
     while (ask_pending(&ask) && apr_time_now() < ask.deadline) {

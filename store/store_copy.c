@@ -158,7 +158,7 @@ static apr_status_t write_parts(ha_copy *copy, apr_pool_t *p, ha_envelope *env, 
     for (n = 0; n < env->parts; n++, at += size) {
         part.data = value + at;
         part.len = env->length - at < size ? (apr_size_t)env->length - at : size;
-        rv = copy->node->provider->put(copy->node->at, &call, part_key(copy, env, n, p), &part, copy->expires);
+        rv = copy->node->provider->put(copy->node->at, &call, part_key(copy, env, n, p), &part, copy->env.expires);
         if (APR_SUCCESS != rv) {
             copy->why = call.why;
             return rv;
@@ -189,7 +189,7 @@ apr_status_t ha_copy_put(ha_copy *copy, apr_pool_t *p)
     }
     if (copy->rv == APR_SUCCESS) {
         call_of(copy, p, &call);
-        copy->rv = copy->node->provider->put(copy->node->at, &call, copy->key, &bytes, copy->expires);
+        copy->rv = copy->node->provider->put(copy->node->at, &call, copy->key, &bytes, copy->env.expires);
         copy->why = call.why;
     }
     if (copy->rv == APR_SUCCESS && had_parts && before.writer != env.writer) {
@@ -212,7 +212,7 @@ apr_status_t ha_copy_add(ha_copy *copy, apr_pool_t *p)
     /* What is there may expire, or be removed as broken, between the two questions: ask again, not for ever. */
     for (tries = 0; tries < 3; tries++) {
         call_of(copy, p, &call);
-        copy->rv = copy->node->provider->add(copy->node->at, &call, copy->key, &bytes, copy->expires);
+        copy->rv = copy->node->provider->add(copy->node->at, &call, copy->key, &bytes, copy->env.expires);
         copy->why = call.why;
         if (copy->rv != APR_EEXIST) {
             break;

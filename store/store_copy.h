@@ -18,7 +18,7 @@
 typedef struct ha_copy {
     const ha_store_node *node;
     const char *key;
-    apr_time_t deadline, expires;
+    apr_time_t deadline;
     ha_envelope env;            /* put, add: what is written; get, and add when it is there: what was found */
     ha_blob bytes;              /* put, add: envelope and value; get, and add when it is there: the value */
     /* what came of it */
@@ -29,7 +29,7 @@ typedef struct ha_copy {
 
 int ha_newer(const ha_version *a, const ha_version *b);
 
-/* Envelope and value as one piece, in p. version, writer and ttl of env are the caller's. */
+/* Envelope and value as one piece, in p. version, writer and expires of env are the caller's. */
 void ha_copy_seal(ha_envelope *env, const char *key, const ha_blob *value, apr_pool_t *p, ha_blob *bytes);
 
 apr_status_t ha_copy_get(ha_copy *, apr_pool_t *p);

@@ -88,8 +88,7 @@ static void head(unsigned char *out, const ha_envelope *env)
     put64(out + 16, env->version.seq);
     put64(out + 24, env->writer);
     put64(out + 32, env->length);
-    put32(out + 40, env->ttl);
-    put32(out + 44, 0);
+    put64(out + 40, (apr_uint64_t)env->expires);
 }
 
 void ha_envelope_write(unsigned char *out, ha_envelope *env, const char *key, const void *data)
@@ -115,7 +114,7 @@ apr_status_t ha_envelope_read(const ha_blob *bytes, const char *key, ha_envelope
         *why = "not a value of this module, or cut short";
         return APR_EINVAL;
     }
-    if (p[2] != 1 || (p[3] != HA_ENVELOPE_VALUE && p[3] != HA_ENVELOPE_PARTS) || get32(p + 44) != 0) {
+    if (p[2] != 1 || (p[3] != HA_ENVELOPE_VALUE && p[3] != HA_ENVELOPE_PARTS)) {
         *why = "a value in a format this version does not know";
         return APR_EINVAL;
     }
@@ -125,7 +124,7 @@ apr_status_t ha_envelope_read(const ha_blob *bytes, const char *key, ha_envelope
     env->version.seq = get64(p + 16);
     env->writer = get64(p + 24);
     env->length = get64(p + 32);
-    env->ttl = get32(p + 40);
+    env->expires = (apr_time_t)get64(p + 40);
     env->checksum = get64(p + 48);
     if (env->kind == HA_ENVELOPE_VALUE) {
         if (env->parts != 0 || env->length != bytes->len - HA_ENVELOPE_LEN) {

@@ -12,8 +12,7 @@
  *   16  seq(8)
  *   24  writer(8)                       random, of one put or add: "is this the one I wrote?"
  *   32  length(8)                       of the value
- *   40  ttl(4)                          seconds it was written for, 0: does not expire; for repair
- *   44  zero(4)
+ *   40  expires(8)                      microseconds since 1970, 0: does not; so that a repaired copy lives no longer
  *   48  checksum(8)                     over key, bytes 0-47 and the value
  *   56  the value ('V'), or nothing ('M')
  *
@@ -34,7 +33,7 @@ typedef struct ha_envelope {
     ha_version version;
     apr_uint64_t writer;
     apr_uint64_t length;
-    apr_uint32_t ttl;
+    apr_time_t expires;
     apr_uint64_t checksum;
 } ha_envelope;
 

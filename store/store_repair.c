@@ -43,6 +43,10 @@ void ha_repair_node(ha_store *store, const ha_store_node *node, const ha_envelop
     ha_copy *copy;
     apr_pool_t *p;
 
+    /* It is about to go everywhere: a node that forgets a moment earlier than another needs no copy. */
+    if (env->expires && env->expires <= apr_time_now()) {
+        return;
+    }
     if (!ha_breaker_usable(node->breaker) || APR_SUCCESS != ha_batch_open(store->executor, &batch)) {
         return;
     }
@@ -54,7 +58,6 @@ void ha_repair_node(ha_store *store, const ha_store_node *node, const ha_envelop
     copy->bytes.data = apr_pmemdup(p, bytes->data, bytes->len);
     copy->bytes.len = bytes->len;
     copy->deadline = apr_time_now() + store->timeout;
-    copy->expires = env->ttl ? apr_time_now() + apr_time_from_sec(env->ttl) : 0;
     if (APR_SUCCESS == ha_batch_submit(batch, node->lane, missing ? run_fill : run_repair, copy)) {
         ha_breaker_count(node->breaker, HA_N_REPAIRS);
     }
@@ -126,7 +129,7 @@ void ha_probe_later(ha_store *store, int nth, apr_time_t now)
     probe->node = node;
     probe->under_way = &store->probing[nth];
     probe->seen = seen;
-    probe->deadline = now + store->timeout;
+    probe->deadline = apr_time_now() + store->timeout;
     apr_atomic_set32(probe->under_way, 1);
     if (APR_SUCCESS != ha_batch_submit(batch, store->nnodes, run_probe, probe)) {
         apr_atomic_set32(probe->under_way, 0);

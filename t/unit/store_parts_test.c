@@ -197,7 +197,7 @@ static void envelope(void)
         env.version.epoch = APR_UINT64_C(0x0102030405060708);
         env.version.seq = ~APR_UINT64_C(0);
         env.writer = 42;
-        env.ttl = 1800;
+        env.expires = APR_INT64_C(1900000000000000);
         env.length = (apr_uint64_t)len;
         memcpy(bytes + HA_ENVELOPE_LEN, data, (size_t)len);
         ha_envelope_write(bytes, &env, key, data);
