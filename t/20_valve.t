@@ -473,6 +473,26 @@ subtest 'login' => sub {
 
 };
 
+subtest 'ids that change where the response cannot say so' => sub {
+    my $r = ask($one, '/count');
+    my ($old, $jar) = ($r->{backup}{id}, $r->{jar});
+    $r = seen($one->request('GET', '/test/login', { Cookie => "JSESSIONID=$jar" }), $jar);
+    is($r->{backup}, undef, 'httpd did not ask');
+    $r = ask($one, '/ping', $r->{jar});
+    is($r->{backup}{was}, $old, 'the next response that may, does');
+
+    $old = $r->{backup}{id};
+    my $slow = $one->send_request('GET', '/test/slow?ms=1000', { Cookie => "JSESSIONID=$r->{jar}", 'Session-Backup-Accept' => $ACCEPT });
+    for (1 .. 1000) {
+        last if $one->request('GET', '/test/count?peek', { Cookie => "JSESSIONID=$r->{jar}" })->{body} =~ /count=2/;
+        sleep 0.02;
+    }
+    $r = ask($one, '/login', $r->{jar});
+    is($r->{backup}{was}, $old);
+    my $late = seen($one->read_response($slow));
+    is_deeply([@{ $late->{backup} }{qw(id was)}], [@{ $r->{backup} }{qw(id was)}], 'a request that began under the old id says the same');
+};
+
 subtest 'a form login that has begun at one member ends at the other' => sub {
     my $r = ask($one, '/private?what=secret');
     is($r->{body}, "form member=tomcat1\n");
