@@ -12,6 +12,7 @@
 #define DEFAULT_MAX_SIZE      (1024 * 1024)
 #define DEFAULT_JOURNAL       256
 #define DEFAULT_RETRY_MAX     1
+#define DEFAULT_FAILBACK_RATE 20
 #define DEFAULT_RETRY_BODY    (64 * 1024)
 
 #define STORE_TIMEOUT_MAX     apr_time_from_sec(60)
@@ -67,6 +68,12 @@ static const word backup_words[] = {
 };
 static const word retry_words[] = {
     { "off", HA_RETRY_OFF }, { "safe", HA_RETRY_SAFE }, { "idempotent", HA_RETRY_IDEMPOTENT }, { NULL }
+};
+static const word drain_words[] = {
+    { "wait", 0 }, { "move", 1 }, { NULL }
+};
+static const word failback_words[] = {
+    { "stay", 0 }, { "home", 1 }, { NULL }
 };
 static const word native_words[] = {
     { "none", 0 }, { NULL }
@@ -323,6 +330,27 @@ static const char *set_member_timeout(cmd_parms *cmd, void *dir, const char *arg
                       &c->member_timeout);
 }
 
+static const char *set_drain(cmd_parms *cmd, void *dir, const char *arg)
+{
+    return parse_word(cmd, drain_words, arg, &section_of(cmd, dir)->drain_moves);
+}
+
+static const char *set_failback(cmd_parms *cmd, void *dir, const char *arg, const char *rate)
+{
+    ha_config *c = section_of(cmd, dir);
+    apr_int64_t n = DEFAULT_FAILBACK_RATE;
+    const char *wrong = parse_word(cmd, failback_words, arg, &c->failback_home);
+
+    if (!wrong && rate) {
+        if (strncmp(rate, "rate=", 5) != 0)
+            return apr_psprintf(cmd->pool, "%s: '%s' is not known; allowed after the first word: rate=N", cmd->cmd->name,
+                                rate);
+        wrong = parse_number(cmd, rate + 5, "", 1, 10000, &n);
+    }
+    c->failback_rate = (int)n;
+    return wrong;
+}
+
 static const char *set_on_missing(cmd_parms *cmd, void *dir, const char *arg)
 {
     ha_config *c = section_of(cmd, dir);
@@ -434,6 +462,9 @@ const command_rec ha_config_commands[] = {
                       "off, safe or idempotent (idempotent), then max=1, body=64k"),
     AP_INIT_TAKE1("SessionHAMemberTimeout", set_member_timeout, NULL, ANYWHERE,
                   "no byte of an answer after it: probe the member (off)"),
+    AP_INIT_TAKE12("SessionHAFailback", set_failback, NULL, ANYWHERE,
+                   "stay or home (stay), then rate=20: sessions a second"),
+    AP_INIT_TAKE1("SessionHADrain", set_drain, NULL, ANYWHERE, "wait or move (wait)"),
     AP_INIT_TAKE1("SessionHAOnMissing", set_on_missing, NULL, ANYWHERE, "continue, 503 or a URL (continue)"),
     AP_INIT_TAKE12("SessionHASecret", set_secret, NULL, ANYWHERE, "file:PATH, and file:PATH of the one before"),
     AP_INIT_TAKE1("SessionHAIgnore", add_ignore, NULL, ANYWHERE, "a regular expression of URIs that need no backup"),
@@ -448,6 +479,7 @@ void *ha_config_create(apr_pool_t *p, char *dir)
     ha_config *c = apr_pcalloc(p, sizeof(*c));
 
     c->enabled = c->copies = c->backup = c->ttl = c->retry = c->on_missing = c->journal = UNSET;
+    c->drain_moves = c->failback_home = UNSET;
     c->store_timeout = c->max_size = c->member_timeout = UNSET;
     c->retry_max = UNSET;
     c->retry_body = UNSET;
@@ -471,6 +503,7 @@ void *ha_config_merge(apr_pool_t *p, void *base, void *add)
     MERGE_NUMBER(ttl);
     MERGE_NUMBER(max_size);
     MERGE_NUMBER(member_timeout);
+    MERGE_NUMBER(drain_moves);
     MERGE_POINTER(secret_line);
     MERGE_NUMBER(journal);
     MERGE_POINTER(server);
@@ -480,6 +513,10 @@ void *ha_config_merge(apr_pool_t *p, void *base, void *add)
         c->id_cookie = from->id_cookie;
         c->id_path = from->id_path;
         c->id_header = from->id_header;
+    }
+    if (from->failback_home != UNSET) {
+        c->failback_home = from->failback_home;
+        c->failback_rate = from->failback_rate;
     }
     if (from->retry != UNSET) {
         c->retry = from->retry;
@@ -514,6 +551,8 @@ void ha_config_fill_in(ha_config *c, const ha_written *w)
         c->retry_body = DEFAULT_RETRY_BODY;
     }
     DEFAULT_NUMBER(member_timeout, 0);
+    DEFAULT_NUMBER(drain_moves, 0);
+    DEFAULT_NUMBER(failback_home, 0);
     DEFAULT_NUMBER(on_missing, HA_CONTINUE);
     DEFAULT_POINTER(secret_line, APR_ARRAY_IDX(w->secrets, 0, ha_secret_line *));
     DEFAULT_NUMBER(journal, DEFAULT_JOURNAL);
@@ -546,6 +585,16 @@ ha_retry ha_config_retry(const ha_config *c)
 apr_interval_time_t ha_config_member_timeout(const ha_config *c)
 {
     return c->member_timeout;
+}
+
+int ha_config_drain_moves(const ha_config *c)
+{
+    return c->drain_moves;
+}
+
+int ha_config_failback_rate(const ha_config *c)
+{
+    return c->failback_home ? c->failback_rate : 0;
 }
 
 int ha_config_retry_max(const ha_config *c)

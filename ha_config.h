@@ -55,6 +55,9 @@ typedef struct ha_config {
     int retry_max;                  /* how often */
     apr_int64_t retry_body;         /* bytes of a body that are kept for it */
     apr_interval_time_t member_timeout;     /* SessionHAMemberTimeout; 0: off */
+    int drain_moves;                /* SessionHADrain move */
+    int failback_home;              /* SessionHAFailback home */
+    int failback_rate;              /* sessions a second */
     int on_missing;                 /* ha_on_missing */
     const char *on_missing_url;
     ha_secret_line *secret_line;
@@ -79,6 +82,8 @@ int ha_config_ttl(const ha_config *);
 apr_int64_t ha_config_max_size(const ha_config *);
 ha_on_missing ha_config_on_missing(const ha_config *);
 apr_interval_time_t ha_config_store_timeout(const ha_config *);
+int ha_config_drain_moves(const ha_config *);
+int ha_config_failback_rate(const ha_config *);     /* sessions a second; 0: stay */
 ha_retry ha_config_retry(const ha_config *);
 apr_interval_time_t ha_config_member_timeout(const ha_config *);    /* 0: off */
 int ha_config_retry_max(const ha_config *);

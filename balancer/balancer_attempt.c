@@ -245,6 +245,8 @@ static HA_APART int attempt_it(request_rec *r, proxy_worker *worker, proxy_serve
         ha_request_finish(q, r);
         ha_owner_open_gate(q);
     }
+    if (status != HTTP_SERVICE_UNAVAILABLE)
+        ha_transit_leave(q);
     q->inside = 0;
     return status;
 }

@@ -29,6 +29,7 @@ typedef struct member_map {
     ha_member_view *views;      /* n of them, in the balancer's order */
     ha_member_view **by_route;  /* open addressing, mask + 1 places */
     volatile apr_uint32_t watched;  /* milliseconds, modulo 2^32 */
+    ha_transit transit;
 } member_map;
 
 static struct {
@@ -64,6 +65,7 @@ static member_map *make_map(proxy_balancer *b)
         const char *route = w[i]->s->route;
         unsigned at;
         m->views[i].worker = w[i];
+        m->views[i].transit = &m->transit;
         if (!*route)
             continue;
         m->views[i].slot = ha_member(b->s->name, route);
@@ -174,6 +176,8 @@ void ha_members_watch(proxy_balancer *b, const ha_config *cfg, apr_time_t now)
         if (PROXY_WORKER_IS_INITIALIZED(w) && !PROXY_WORKER_IS_USABLE(w))
             ha_members_error(m->views[i].slot, now);
     }
+    if (ha_config_drain_moves(cfg) || ha_config_failback_rate(cfg))
+        ha_transit_look(&m->transit, b, cfg, m->views, m->n, now);
 }
 
 /* Exchanges have connections of their own: a request that fetches a large state holds its member's connection

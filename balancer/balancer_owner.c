@@ -42,6 +42,16 @@ static void tell_answered(ha_request *q)
     apr_pool_destroy(call.pool);
 }
 
+int ha_owner_close_gate(ha_request *q, request_rec *r)
+{
+    apr_time_t now = apr_time_now(), until = now + HA_GATE_BOUND;
+    if (!ha_table_close_gate(ha_request_table(), &q->session.digest, now, until))
+        return 0;
+    q->gate = until;
+    apr_pool_cleanup_register(r->pool, q, open_gate_cleanup, apr_pool_cleanup_null);
+    return 1;
+}
+
 void ha_owner_open_gate(ha_request *q)
 {
     if (q->gate) {
@@ -75,14 +85,8 @@ static int known_or_our_turn(ha_request *q, request_rec *r, ha_owner *own, int *
             q->move.owner = apr_pstrdup(r->pool, own->route);
             return 1;
         }
-        if (!*known || own->gate <= now) {
-            apr_time_t until = now + HA_GATE_BOUND;
-            if (ha_table_close_gate(table, &q->session.digest, now, until)) {
-                q->gate = until;
-                apr_pool_cleanup_register(r->pool, q, open_gate_cleanup, apr_pool_cleanup_null);
-                return 0;
-            }
-        }
+        if ((!*known || own->gate <= now) && ha_owner_close_gate(q, r))
+            return 0;
         if (now >= bound)
             return 0;           /* the one who went first hangs: go on without the gate */
         apr_sleep(GATE_POLL);
@@ -281,7 +285,7 @@ typedef enum { LOST, KNOWN, SETTLED } located;
 /* KNOWN: this httpd's word, nothing has to be done. SETTLED: found out or claimed by us just now. */
 static located locate(ha_request *q, request_rec *r)
 {
-    ha_owner own = { { 0, 0 }, "", 0, 0 };
+    ha_owner own = { { 0, 0 }, "", "", 0, 0 };
     int known = 0, settled;
 
     ha_request_session(q);
@@ -312,6 +316,14 @@ static located locate(ha_request *q, request_rec *r)
 static void own(const ha_request *q)
 {
     ha_table_own(ha_request_table(), &q->session.digest, q->move.epoch, q->move.owner, apr_time_now());
+    if (q->moved && q->from)
+        ha_table_home(ha_request_table(), &q->session.digest, q->from);
+}
+
+void ha_owner_adopt(ha_request *q)
+{
+    plan_restore(q);
+    own(q);
 }
 
 int ha_owner_locate(ha_request *q, request_rec *r)

@@ -11,7 +11,8 @@
  *
  *   shared memory, for all children of this httpd:
  *     instance   8       who we are, random
- *     words      64 x    balancer 8 | due 8 | place+1 4 | others 4
+ *     tokens     8       second 32 bits | taken in it 32 bits
+ *     words      64 x    balancer 8 | due 8 | transit 8 | place+1 4 | others 4
  *     seen     1024 x    balancer and route 8 | 16 x 8: that error of theirs is known
  */
 #include "httpd.h"
@@ -37,6 +38,7 @@ APLOG_USE_MODULE(session_ha);
 typedef struct {
     volatile apr_uint64_t balancer;
     volatile apr_uint64_t due;
+    volatile apr_uint64_t transit;      /* requests are counted in and out since then; 0: they are not */
     volatile apr_uint32_t place;
     volatile apr_uint32_t others;
 } word;
@@ -48,6 +50,7 @@ typedef struct {
 
 typedef struct {
     apr_uint64_t instance;
+    volatile apr_uint64_t tokens;
     word words[BALANCERS];
     seen seen[SEEN];
 } shared_part;
@@ -305,6 +308,31 @@ int ha_peers_present(const proxy_balancer *b)
             return k->word->others > 0;
     }
     return 0;
+}
+
+apr_time_t ha_peers_transit(const proxy_balancer *b, int on, apr_time_t now)
+{
+    word *w = word_of(b->s->name);
+    if (w == NULL)
+        return now;
+    if (!on)
+        apr_atomic_set64(&w->transit, 0);
+    else if (apr_atomic_read64(&w->transit) == 0)
+        (void)apr_atomic_cas64(&w->transit, (apr_uint64_t)now, 0);
+    return (apr_time_t)apr_atomic_read64(&w->transit);
+}
+
+int ha_peers_token(apr_uint32_t rate)
+{
+    apr_uint64_t second = (apr_uint64_t)apr_time_sec(apr_time_now()) << 32;
+    for (;;) {
+        apr_uint64_t was = apr_atomic_read64(&peers.shared->tokens);
+        apr_uint64_t is = (was & ~(apr_uint64_t)APR_UINT32_MAX) == second ? was : second;
+        if ((is & APR_UINT32_MAX) >= rate)
+            return 0;
+        if (apr_atomic_cas64(&peers.shared->tokens, is + 1, was) == was)
+            return 1;
+    }
 }
 
 void ha_peers_wake(void)

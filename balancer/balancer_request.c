@@ -182,13 +182,17 @@ static int choose(ha_request *q, request_rec *r, char **url, apr_time_t now)
             ha_request_steer(q, r, NULL);       /* mod_proxy_balancer would follow a look-alike */
     }
     else if (at_home_and_well(q, now) && !q->slow) {
-        if (!q->sid.stock_sees)
+        if (q->home->transit->on)
+            ha_transit_request(q, r);
+        else if (!q->sid.stock_sees)
             ha_request_steer(q, r, q->sid.route);
     }
     else {
         if (q->home && !PROXY_WORKER_IS_USABLE(q->home->worker))
             ha_members_error(q->home->slot, now);   /* before its retry time takes the mark away */
         status = ha_owner_settle(q, r, now);
+        if (status == DECLINED && q->home && q->home->transit->on)
+            ha_transit_request(q, r);
     }
     if (q->steer)
         put_in_front(r, q->steer, url);

@@ -19,9 +19,15 @@
 
 /* ---- a member, as this process sees it (balancer_members.c) ---------------- */
 
+typedef struct ha_transit {     /* of a balancer: is a member draining, or back from an error? (balancer_transit.c) */
+    volatile int on;
+    volatile apr_time_t since;  /* the children count requests in and out since */
+} ha_transit;
+
 typedef struct ha_member_view {
     proxy_worker *worker;
     ha_member_slot *slot;       /* shared counters and "was in error"; NULL: the table is full */
+    ha_transit *transit;        /* of its balancer */
     proxy_worker *exchange;     /* the same member with connections of its own, made when first needed */
 } ha_member_view;
 
@@ -75,6 +81,7 @@ typedef struct ha_request {
     unsigned restore : 1;       /* the owner has to be given the backup before the attempt */
     unsigned in_field : 1;      /* the backup goes with the request: the member has it when it answers */
     unsigned tell_none : 1;     /* there is none: tell the member so */
+    unsigned entered : 1;       /* counted in at the session's table entry */
     unsigned told : 1;          /* moved or not, it is told: the member had lost the session */
     unsigned decided : 1;       /* outcome is set */
     unsigned logged : 1;
@@ -122,7 +129,10 @@ int ha_owner_settle(ha_request *q, request_rec *r, apr_time_t now);
 int ha_owner_locate(ha_request *q, request_rec *r);
 /* 1: this httpd knows that the member of the client's route has the session. */
 int ha_owner_is_known(ha_request *q);
+int ha_owner_close_gate(ha_request *q, request_rec *r);     /* 1: ours now; opened at the latest with the request's pool */
 void ha_owner_open_gate(ha_request *q);
+/* What is in q->move holds from now on: told to the table, and what has to be done at the member is planned. */
+void ha_owner_adopt(ha_request *q);
 /* A claim somebody else holds; 1 if the session lives at another member than route. */
 int ha_owner_left(ha_request *q, const char *route);
 void ha_request_steer(ha_request *q, request_rec *r, const char *route);
@@ -191,9 +201,17 @@ ha_wait *ha_hung_enter(apr_pool_t *p, proxy_worker *worker, ha_member_slot *slot
 void ha_hung_leave(ha_wait *w);
 apr_status_t ha_hung_child(apr_pool_t *pchild);
 
+/* Moves off a draining member and back home (balancer_transit.c). */
+void ha_transit_look(ha_transit *, proxy_balancer *, const ha_config *, const ha_member_view *views, int n, apr_time_t now);
+void ha_transit_request(ha_request *q, request_rec *r);     /* while transit->on: move it, or be counted in; steers */
+void ha_transit_leave(ha_request *q);
+
 /* Other httpds before the same members (balancer_peers.c). */
 void ha_peers_meet(proxy_balancer *b, const ha_config *cfg);    /* this process serves it: tell and listen from now on */
 int ha_peers_present(const proxy_balancer *b);
+/* Since when the children of this httpd count requests in and out: now, if it is news. */
+apr_time_t ha_peers_transit(const proxy_balancer *b, int on, apr_time_t now);
+int ha_peers_token(apr_uint32_t rate);                          /* one of `rate` a second, for all children */
 void ha_peers_wake(void);                                       /* there is something to tell */
 apr_status_t ha_peers_child(void *shared, apr_pool_t *pchild);
 

@@ -27,8 +27,14 @@ apr_array_header_t *ha_balancer_rows(server_rec *s, apr_pool_t *p)
             member->route = apr_pstrdup(p, w->s->route);
             member->state = ap_proxy_parse_wstatus(p, w);
             member->drain = (w->s->status & PROXY_WORKER_DRAIN) != 0;
+            member->left = 0;
         }
         PROXY_THREAD_UNLOCK(b);
+        for (n = 0; n < row->members->nelts; n++) {
+            ha_row_member *member = &APR_ARRAY_IDX(row->members, n, ha_row_member);
+            if (member->drain && ha_request_table())
+                member->left = ha_table_count(ha_request_table(), member->route, apr_time_now() - apr_time_from_sec(1800));
+        }
     }
     return rows;
 }

@@ -57,7 +57,11 @@ void ha_manager_retried(const char *balancer, const char *route);
 
 /* ---- rows from the other rooms --------------------------------------------- */
 
-typedef struct ha_row_member { const char *name, *route, *state; int drain; } ha_row_member;
+typedef struct ha_row_member {
+    const char *name, *route, *state;
+    int drain;                              /* it gets no new sessions */
+    int left;                               /* then: sessions seen lately that are still there */
+} ha_row_member;
 typedef struct ha_row_balancer { const char *name, *sticky; apr_array_header_t *members; /* ha_row_member */ } ha_row_balancer;
 typedef struct ha_row_store {
     const char *node, *state;

@@ -77,7 +77,11 @@ static void put_balancer(apr_bucket_brigade *bb, const ha_snapshot *snap, const 
         apr_brigade_puts(bb, NULL, NULL, "<tr>\n");
         put_cell(bb, member->name);
         put_cell(bb, member->route);
-        put_cell(bb, member->state);
+        apr_brigade_puts(bb, NULL, NULL, "<td>");
+        ha_put_markup(bb, member->state);
+        if (member->drain)
+            apr_brigade_printf(bb, NULL, NULL, " (%d left)", member->left);
+        apr_brigade_puts(bb, NULL, NULL, "</td>");
         put_count(bb, member->counts.moved_out);
         put_count(bb, member->counts.moved_in);
         for (k = 0; k < HA_OUTCOMES; k++)

@@ -103,6 +103,8 @@ static apr_array_header_t *take_balancers(const apr_array_header_t *rows, ha_cou
             member->name = text(from->name);
             member->route = text(from->route);
             member->state = trimmed(from->state, p);
+            member->drain = from->drain;
+            member->left = from->left;
             ha_counters_read_member(counters, balancer->name, member->route, &member->counts);
         }
     }

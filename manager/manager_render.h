@@ -8,6 +8,7 @@
 
 typedef struct ha_snap_member {
     const char *name, *route, *state;
+    int drain, left;            /* draining, and how many sessions are left */
     ha_member_counts counts;
 } ha_snap_member;
 

@@ -38,6 +38,8 @@ static void put_member(apr_bucket_brigade *bb, const ha_snap_member *member)
     put_text(bb, 6, "name", member->name);
     put_text(bb, 6, "route", member->route);
     put_text(bb, 6, "state", member->state);
+    if (member->drain)
+        put_count(bb, 6, "left", (apr_uint64_t)member->left);
     put_count(bb, 6, "moved_out", member->counts.moved_out);
     put_count(bb, 6, "moved_in", member->counts.moved_in);
     for (i = 0; i < HA_OUTCOMES; i++)

@@ -10,7 +10,10 @@
  *     since     8   the owner was confirmed at this point
  *     gate      8   a takeover holds the gate until this point, 0: open
  *     busy      8   a backup is being written until this point, 0: none
+ *     entered   8   the last request was counted in at this point
+ *     running   4   requests that are in
  *     route    96   the owner
+ *     home     96   where it was first
  *
  * One mutex guards it all. What outlasts a lock is written with the point at which it ends
  * (gate, busy), so a child killed in between holds up nobody for long.
@@ -22,6 +25,7 @@
 
 #define SETS 2048               /* a power of two */
 #define WAYS 8
+#define FORGOTTEN apr_time_from_sec(60)     /* a count of running requests that nobody has touched since */
 
 typedef struct {
     unsigned char key[16];
@@ -31,7 +35,10 @@ typedef struct {
     apr_time_t   since;
     apr_time_t   gate;
     apr_time_t   busy;
+    apr_time_t   entered;
+    apr_uint32_t running;
     char         route[HA_ROUTE_MAX];
+    char         home[HA_ROUTE_MAX];
 } entry;
 
 struct ha_table {
@@ -73,7 +80,7 @@ static entry *find(const ha_table *t, const ha_digest *d)
 /* Something is going on with this entry right now; evicting it would let two requests in. */
 static int in_motion(const entry *e, apr_time_t now)
 {
-    return e->gate > now || e->busy > now;
+    return e->gate > now || e->busy > now || (e->running && e->entered + FORGOTTEN > now);
 }
 
 static entry *find_or_make(const ha_table *t, const ha_digest *d, apr_time_t now)
@@ -104,6 +111,7 @@ int ha_table_owner(ha_table *t, const ha_digest *d, ha_owner *out)
         out->version.epoch = e->epoch;
         out->version.seq = e->seq;
         memcpy(out->route, e->route, sizeof out->route);
+        memcpy(out->home, e->home, sizeof out->home);
         out->since = e->since;
         out->gate = e->gate;
     }
@@ -125,6 +133,72 @@ void ha_table_own(ha_table *t, const ha_digest *d, apr_uint64_t epoch, const cha
         apr_cpystrn(e->route, route, sizeof e->route);
     }
     apr_global_mutex_unlock(t->mutex);
+}
+
+void ha_table_home(ha_table *t, const ha_digest *d, const char *home)
+{
+    entry *e;
+    if (apr_global_mutex_lock(t->mutex) != APR_SUCCESS)
+        return;
+    if ((e = find(t, d)) != NULL) {
+        if (e->home[0] == '\0')
+            apr_cpystrn(e->home, home, sizeof e->home);
+        if (strcmp(e->home, e->route) == 0)
+            e->home[0] = '\0';
+    }
+    apr_global_mutex_unlock(t->mutex);
+}
+
+int ha_table_enter(ha_table *t, const ha_digest *d, apr_time_t now)
+{
+    entry *e;
+    int in;
+    if (apr_global_mutex_lock(t->mutex) != APR_SUCCESS)
+        return 1;
+    e = find_or_make(t, d, now);
+    if ((in = e->gate <= now) != 0) {
+        if (e->entered + FORGOTTEN < now)
+            e->running = 0;
+        e->running++;
+        e->entered = now;
+    }
+    apr_global_mutex_unlock(t->mutex);
+    return in;
+}
+
+void ha_table_leave(ha_table *t, const ha_digest *d)
+{
+    entry *e;
+    if (apr_global_mutex_lock(t->mutex) != APR_SUCCESS)
+        return;
+    if ((e = find(t, d)) != NULL && e->running > 0)
+        e->running--;
+    apr_global_mutex_unlock(t->mutex);
+}
+
+int ha_table_empty(ha_table *t, const ha_digest *d, apr_time_t now)
+{
+    const entry *e;
+    int empty;
+    if (apr_global_mutex_lock(t->mutex) != APR_SUCCESS)
+        return 1;
+    e = find(t, d);
+    empty = e == NULL || e->running == 0 || e->entered + FORGOTTEN < now;
+    apr_global_mutex_unlock(t->mutex);
+    return empty;
+}
+
+int ha_table_count(ha_table *t, const char *route, apr_time_t after)
+{
+    int set, way, n = 0;
+    for (set = 0; set < SETS; set++) {      /* a set at a time: requests must not wait for a page */
+        if (apr_global_mutex_lock(t->mutex) != APR_SUCCESS)
+            return n;
+        for (way = 0; way < WAYS; way++)
+            n += t->sets[set][way].touched > after && strcmp(t->sets[set][way].route, route) == 0;
+        apr_global_mutex_unlock(t->mutex);
+    }
+    return n;
 }
 
 int ha_table_close_gate(ha_table *t, const ha_digest *d, apr_time_t now, apr_time_t until)

@@ -17,6 +17,7 @@ typedef struct ha_table ha_table;           /* one process's view of the shared 
 typedef struct ha_owner {                   /* a copy of what the table says of a session */
     ha_version version;         /* epoch of the owner; newest seq acknowledged by the store, 0: none seen */
     char route[HA_ROUTE_MAX];   /* the member that owns it; "": not known */
+    char home[HA_ROUTE_MAX];    /* the member that it was moved away from first; "": it is at home */
     apr_time_t since;           /* it was restored to, or confirmed at, this member at this point */
     apr_time_t gate;            /* a takeover runs: others wait until this point at most; 0: the gate is open */
 } ha_owner;
@@ -32,6 +33,19 @@ int ha_table_owner(ha_table *, const ha_digest *, ha_owner *out);
 
 /* This member owns the session from now on. An older epoch than the known one changes nothing. */
 void ha_table_own(ha_table *, const ha_digest *, apr_uint64_t epoch, const char *route, apr_time_t since);
+
+/* Remembers where it came from, unless that is known already; coming home forgets it. */
+void ha_table_home(ha_table *, const ha_digest *, const char *home);
+
+/* While members are drained or taken back, requests are counted in and out, so that a session is moved between two of
+ * its requests and not under one. 1: counted in. 0: the gate is closed, ask again. */
+int ha_table_enter(ha_table *, const ha_digest *, apr_time_t now);
+void ha_table_leave(ha_table *, const ha_digest *);
+/* 1: nobody is in. A count that nobody has touched for long is of a child that was killed. */
+int ha_table_empty(ha_table *, const ha_digest *, apr_time_t now);
+
+/* Sessions that this httpd has seen at a member after that point and that are still there; for the page. */
+int ha_table_count(ha_table *, const char *route, apr_time_t after);
 
 /* The gate. 1: it is yours: you go first, until you open it or `until` has passed. 0: another
  * request holds it. */

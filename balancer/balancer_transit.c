@@ -1,0 +1,193 @@
+/* balancer_transit.c - sessions that move while their member lives: off a draining member (SessionHADrain move), and back
+ * home after an error (SessionHAFailback home).
+ *
+ * Nothing is wrong with the member, so nothing may be lost and nobody may notice. A session is moved by one of its own
+ * requests, when none of the others is running: the request closes the gate, waits until the others are out, and
+ * moves the session as a failover does. For that, requests are counted in and out in the shared table; only while a
+ * member is draining or has come back, so the healthy path pays one look at a flag. Requests that began before the
+ * counting are given SETTLE to end; what runs longer is fenced, as ever.
+ */
+#include "httpd.h"
+#include "apr_strings.h"
+#include "http_log.h"
+
+#include "balancer_request.h"
+
+APLOG_USE_MODULE(session_ha);
+
+#define SETTLE apr_time_from_sec(3)
+#define WELL apr_time_from_sec(2)       /* a member has to be back for that long before sessions go home */
+#define POLL apr_time_from_msec(2)
+#define OTHERS apr_time_from_sec(5)     /* how long the others' requests are waited for; then the session stays, for now */
+
+static int is_draining(const ha_member_view *m)
+{
+    return (m->worker->s->status & PROXY_WORKER_DRAIN) != 0;
+}
+
+void ha_transit_look(ha_transit *t, proxy_balancer *b, const ha_config *cfg, const ha_member_view *views, int n,
+                     apr_time_t now)
+{
+    apr_time_t ttl = apr_time_from_sec(ha_config_ttl(cfg));
+    int i, on = 0;
+
+    for (i = 0; i < n && !on; i++) {
+        const ha_member_view *m = &views[i];
+        apr_time_t error = m->slot ? ha_member_last_error(m->slot) : 0;
+        on = (ha_config_drain_moves(cfg) && is_draining(m))
+             || (ha_config_failback_rate(cfg) && error && error + ttl > now && PROXY_WORKER_IS_USABLE(m->worker));
+    }
+    if (on || t->on)
+        t->since = ha_peers_transit(b, on, now);
+    t->on = on;
+}
+
+/* ---- in and out --------------------------------------------------------------------------- */
+
+static apr_status_t leave_cleanup(void *q)
+{
+    ha_transit_leave(q);
+    return APR_SUCCESS;
+}
+
+static int enter(ha_request *q, request_rec *r)
+{
+    if (!ha_table_enter(ha_request_table(), &q->session.digest, apr_time_now()))
+        return 0;
+    q->entered = 1;
+    apr_pool_cleanup_register(r->pool, q, leave_cleanup, apr_pool_cleanup_null);
+    return 1;
+}
+
+void ha_transit_leave(ha_request *q)
+{
+    if (q->entered) {
+        q->entered = 0;
+        ha_table_leave(ha_request_table(), &q->session.digest);
+    }
+}
+
+/* ---- where to ------------------------------------------------------------------------------- */
+
+static const ha_member_view *find(const ha_request *q, const char *route)
+{
+    return ha_members_find(q->balancer, route, strlen(route));
+}
+
+/* The member that the session should be moved to now; NULL: it stays where it is. */
+static const ha_member_view *heir_of(ha_request *q, request_rec *r, const ha_member_view *here, const ha_owner *own,
+                                     const char **cause)
+{
+    const ha_member_view *m;
+    apr_time_t now = apr_time_now();
+
+    if (now - here->transit->since < SETTLE)
+        return NULL;
+    if (ha_config_drain_moves(q->cfg) && is_draining(here)) {
+        *cause = "drained";
+        m = ha_members_choose(q->balancer, r, q->conf, NULL, &q->session.digest, 0);
+        return m && m != here && !is_draining(m) ? m : NULL;
+    }
+    if (ha_config_failback_rate(q->cfg) && own->home[0] && (m = find(q, own->home)) != NULL && m != here
+        && PROXY_WORKER_IS_USABLE(m->worker) && !is_draining(m)
+        && (m->slot == NULL || ha_member_last_error(m->slot) + WELL < now)
+        && ha_peers_token((apr_uint32_t)ha_config_failback_rate(q->cfg))) {
+        *cause = "home";
+        return m;
+    }
+    return NULL;
+}
+
+/* ---- the move ----------------------------------------------------------------------------------- */
+
+static int others_are_out(const ha_request *q)
+{
+    apr_time_t bound = apr_time_now() + OTHERS;
+    while (!ha_table_empty(ha_request_table(), &q->session.digest, apr_time_now())) {
+        if (apr_time_now() >= bound)
+            return 0;
+        apr_sleep(POLL);
+    }
+    return 1;
+}
+
+/* We hold the gate. 1: the session is the heir's, or another httpd's choice; 0: it stays. */
+static int move_to(ha_request *q, request_rec *r, const ha_member_view *here, const ha_member_view *heir,
+                   const ha_owner *own)
+{
+    ha_call call = { .pool = r->pool, .deadline = apr_time_now() + ha_config_store_timeout(q->cfg) };
+    apr_status_t rv;
+
+    if (!others_are_out(q))
+        return 0;
+    memset(&q->move, 0, sizeof q->move);
+    q->move.epoch = own->version.epoch;
+    call.deadline = apr_time_now() + ha_config_store_timeout(q->cfg);
+    if (q->mode == HA_NATIVE_BACKUP) {
+        q->move.epoch = q->move.epoch ? q->move.epoch : 1;
+    }
+    else {
+        rv = ha_move_look(&q->session, &call, &q->move);
+        if (rv != APR_SUCCESS || q->move.found != HA_BACKUP_FOUND)
+            return 0;           /* without a backup it is better off where it is */
+        if (q->move.record.version.epoch < own->version.epoch
+            || (q->move.record.version.epoch == own->version.epoch && q->move.record.version.seq < own->version.seq))
+            return 0;           /* a store that forgot: older than what we know was acknowledged */
+    }
+    rv = ha_move_claim(&q->session, &call, &q->move, heir->worker->s->route, (apr_uint32_t)ha_config_ttl(q->cfg));
+    if (rv != APR_SUCCESS && !APR_STATUS_IS_EEXIST(rv))
+        return 0;
+    q->from = here->worker->s->route;
+    q->moved = q->slow = 1;
+    ha_owner_adopt(q);
+    return 1;
+}
+
+void ha_transit_request(ha_request *q, request_rec *r)
+{
+    ha_table *table;
+    const ha_member_view *here = NULL, *heir;
+    ha_owner own;
+    apr_time_t bound = apr_time_now() + HA_GATE_BOUND;
+    const char *cause = NULL;
+
+    if (q->gate || q->entered)
+        return;                 /* we are moving it already */
+    ha_request_session(q);
+    table = ha_request_table();
+    for (;;) {
+        apr_time_t now = apr_time_now();
+        memset(&own, 0, sizeof own);
+        if (ha_table_owner(table, &q->session.digest, &own) && own.gate <= now && own.route[0])
+            here = find(q, own.route);
+        if (here == NULL || !PROXY_WORKER_IS_USABLE(here->worker))
+            here = q->home;
+        if (here == NULL)
+            return;
+        if (own.gate <= now) {
+            heir = heir_of(q, r, here, &own, &cause);
+            if (heir == NULL) {
+                if (enter(q, r))
+                    break;
+            }
+            else if (ha_owner_close_gate(q, r)) {
+                q->began = now;
+                q->cause = cause;
+                if (move_to(q, r, here, heir, &own))
+                    here = find(q, q->move.owner);
+                else {
+                    q->cause = NULL;
+                    q->moved = 0;
+                    ha_owner_open_gate(q);
+                    (void)enter(q, r);
+                }
+                break;
+            }
+        }
+        if (now >= bound)
+            break;
+        apr_sleep(POLL);
+    }
+    if (here && (!q->sid.stock_sees || strcmp(here->worker->s->route, q->sid.route) != 0))
+        ha_request_steer(q, r, here->worker->s->route);
+}
