@@ -289,6 +289,8 @@ subtest 'PUT: 204, 412, 403' => sub {
     like(ask($two, '/big', $jar)->{body}, qr/big=60000/, 'what is held is left alone');
     is(put($two, $id, 3, 1, $state)->{status}, 204, 'a newer epoch with a lower seq is newer');
     is(put($two, $id, 4, 1, 'x' x 1_500_000)->{status}, 413, 'too large');
+    is(put($two, 'TOOLARGE', 1, 1, 'x' x 1_500_000)->{status}, 413, 'too large');
+    is(ask($two, '/count?peek', 'TOOLARGE.tomcat1')->{status}, 200, '... is not asked for again');
 };
 
 subtest 'kill -9, then PUT to another member' => sub {
@@ -336,6 +338,7 @@ subtest 'the class filter' => sub {
     my ($jar, $told) = ($r->{jar}, $r->{backup});
     is(put($two, $told->{id}, 2, $told->{seq}, $told->{state})->{status}, 422, 'a class the filter turns away');
     like(ask($two, '/state')->{body}, qr/sprung=false/, '... was never made');
+    is(ask($two, '/state', $jar)->{status}, 200, 'and it is not asked for again');
     is(put($three, $told->{id}, 2, $told->{seq}, $told->{state})->{status}, 204, 'no filter for it there');
     like(ask($three, '/state', $jar)->{body}, qr/odd=shop.Trap sprung=true/);
     my $start = "\xac\xed\0\5" . pack('C C/a*', 0x77, pack('n/a*', '/test'));      # as a state starts; then
@@ -534,6 +537,33 @@ subtest 'logout' => sub {
     $r = ask($one, '/logout?again');
     ok($r->{backup}{state}, 'a session made and nothing before it');
     is($r->{backup}{was}, undef);
+};
+
+subtest 'expired' => sub {
+    my $r = ask($one, '/max?seconds=2');
+    my ($told, $jar) = ($r->{backup}, $r->{jar});
+    sleep 2.1;
+    $r = ask($one, '/count', $jar);
+    is($r->{status}, 425, 'it may have been a stale copy that expired');
+    is(put($one, $told->{id}, 1, $told->{seq}, $told->{state})->{status}, 412, 'no, that is it');
+    $r = ask($one, '/count?peek', $jar);
+    is($r->{status}, 200, 'then it is over');
+    is_deeply($r->{backup}, { id => $told->{id}, gone => 1 });
+
+    $r = ask($one, '/max?seconds=2');
+    ($told, $jar) = ($r->{backup}, $r->{jar});
+    sleep 2.1;
+    is(ask($one, '/count', $jar)->{status}, 425);
+    is(put($one, $told->{id}, 2, $told->{seq}, $told->{state})->{status}, 204, 'it had moved on elsewhere');
+    is(ask($one, '/count', $jar)->{count}, 1);
+
+    $r = ask($one, '/max?seconds=2');
+    ($told, $jar) = ($r->{backup}, $r->{jar});
+    sleep 2.1;
+    is(put($two, $told->{id}, 2, $told->{seq}, $told->{state})->{status}, 204, 'by the clock of another member');
+    $r = ask($two, '/state', $jar);
+    is($r->{status}, 200);
+    like($r->{body}, qr/max=2 /, 'what httpd has counts');
 };
 
 # ---- sessions in URLs -------------------------------------------------------------------------

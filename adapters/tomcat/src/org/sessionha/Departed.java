@@ -10,37 +10,70 @@ import org.apache.catalina.SessionEvent;
 import org.apache.catalina.SessionListener;
 
 /**
- * Sessions that the application has ended (logout), each with its last version. The response of that request says so;
- * if it was committed already, or came from another thread, the next request that names the id does, and a restore of
- * what was ended is refused. Bounded: the oldest are forgotten first.
+ * Sessions that are not here any more, and why. Bounded: the oldest are forgotten first.
  *
- * Not counted as ended: a session that expired because nobody used it (a stale copy does that too, while the session
- * lives at another member), and sessions that end with their web application.
+ * Not remembered: sessions that end with their web application. They go on at another member, or here after the restart.
  */
 final class Departed {
 
-    private static final int MAX = 4096;
+    enum Why {
+        /** The application ended it. The response says so, or if it could not, the next one of a request with the id. */
+        ENDED,
+        /**
+         * Nobody used it for too long. That may have been a stale copy of a session that lives at another member: httpd
+         * is asked. If what it brings is what expired here, the session has ended.
+         */
+        EXPIRED,
+        /** httpd brought it, and it could not be used: it makes no sense to ask for it again. */
+        UNUSABLE
+    }
+
+    private static final int MAX = 16384;
+
+    /** Backups outlive their sessions a little; afterwards nobody can bring what expired. */
+    private static final long EXPIRED_MS = 300_000;
+    private static final long UNUSABLE_MS = 60_000;
 
     private final Map<String,Entry> entries = new LinkedHashMap<>();
 
-    /** Calls back when the application ends this session. */
+    /** Remembers this session when it ends. */
     void watch(Session session) {
         session.addSessionListener(new Watcher());
     }
 
-    /** The version at which this session ended here; NULL: it did not, as far as is known. */
-    synchronized Version ended(Context context, String base) {
+    /** Why it is not here; null: not known, or it is. */
+    synchronized Why why(Context context, String base) {
         Entry entry = entries.get(key(context, base));
-        return entry == null || entry.until < System.currentTimeMillis() ? null : entry.version;
+        return entry == null || entry.until < System.currentTimeMillis() ? null : entry.why;
+    }
+
+    /** Is this version what ended here, or older? */
+    synchronized boolean isOver(Context context, String base, Version version) {
+        Why why = why(context, base);
+        if (why != Why.ENDED && why != Why.EXPIRED) {
+            return false;
+        }
+        Entry entry = entries.get(key(context, base));
+        if (entry.version.compareTo(version) < 0) {
+            return false;
+        }
+        remember(context, base, new Entry(Why.ENDED, entry.version, entry.until));
+        return true;
     }
 
     synchronized void forget(Context context, String base) {
         entries.remove(key(context, base));
     }
 
-    private synchronized void remember(Context context, String base, Version version, long until) {
+    void unusable(Context context, String base) {
+        if (why(context, base) == null) {
+            remember(context, base, new Entry(Why.UNUSABLE, null, System.currentTimeMillis() + UNUSABLE_MS));
+        }
+    }
+
+    private synchronized void remember(Context context, String base, Entry entry) {
         entries.remove(key(context, base));
-        entries.put(key(context, base), new Entry(version, until));
+        entries.put(key(context, base), entry);
         if (entries.size() > MAX) {
             entries.remove(entries.keySet().iterator().next());
         }
@@ -51,10 +84,12 @@ final class Departed {
     }
 
     private static final class Entry {
+        final Why why;
         final Version version;
         final long until;
 
-        Entry(Version version, long until) {
+        Entry(Why why, Version version, long until) {
+            this.why = why;
             this.version = version;
             this.until = until;
         }
@@ -64,23 +99,22 @@ final class Departed {
 
         @Override
         public void sessionEvent(SessionEvent event) {
-            if (!Session.SESSION_DESTROYED_EVENT.equals(event.getType())) {
-                return;
-            }
             Session session = event.getSession();
-            Context context = session.getManager().getContext();
-            int maxInactive = session.getMaxInactiveInterval();
-            boolean idle = maxInactive > 0 && session.getIdleTimeInternal() / 1000 >= maxInactive;
             SessionRecord record = SessionRecord.of(session);
-            if (idle || record == null || context.getState() != LifecycleState.STARTED) {
+            if (!Session.SESSION_DESTROYED_EVENT.equals(event.getType()) || record == null
+                    || session.getManager().getContext().getState() != LifecycleState.STARTED) {
                 return;
             }
-            long until = System.currentTimeMillis() + SessionRecord.ttl(session) * 1000;
+            Context context = session.getManager().getContext();
             String base = SessionIds.base(session.getIdInternal(), SessionIds.ownRoute(context));
-            remember(context, base, record.version(), until);
+            long now = System.currentTimeMillis();
+            Entry entry = SessionRecord.isIdleTooLong(session)
+                    ? new Entry(Why.EXPIRED, record.version(), now + EXPIRED_MS)
+                    : new Entry(Why.ENDED, record.version(), now + SessionRecord.ttl(session) * 1000);
+            remember(context, base, entry);
             String toldAs = record.toldAs();
             if (toldAs != null && !toldAs.equals(base)) {
-                remember(context, toldAs, record.version(), until);     // its id changed, and nobody was told
+                remember(context, toldAs, entry);       // its id changed, and nobody was told
             }
         }
     }

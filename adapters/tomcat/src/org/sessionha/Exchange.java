@@ -87,7 +87,7 @@ final class Exchange {
     private void tell(Response response) throws IOException {
         Session session = current();
         String base = session == null ? null : SessionIds.base(session.getIdInternal(), ownRoute);
-        boolean ended = baseAtStart != null && valve.departed().ended(context, baseAtStart) != null;
+        boolean ended = baseAtStart != null && valve.departed().why(context, baseAtStart) == Departed.Why.ENDED;
         if (session == null || !SessionIds.wellFormed(base)) {
             if (ended) {
                 response.setHeader(Fields.BACKUP, Fields.gone(baseAtStart));

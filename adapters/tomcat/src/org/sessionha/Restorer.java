@@ -48,8 +48,7 @@ final class Restorer {
     private Outcome take(Context context, String base, Version version, byte[] state) {
         Manager manager = context.getManager();
         String id = SessionIds.full(base, SessionIds.ownRoute(context));
-        Version ended = valve.departed().ended(context, base);
-        if (ended != null && ended.compareTo(version) >= 0) {
+        if (valve.departed().isOver(context, base, version)) {
             return Outcome.HELD;
         }
         try {
@@ -77,6 +76,11 @@ final class Restorer {
             SessionRecord.restored(session, base, version);
             valve.departed().watch(session);
             valve.departed().forget(context, base);
+            if (SessionRecord.isIdleTooLong(session)) {
+                // its last use may not have been told, or the members' clocks differ: that httpd still has it counts
+                session.access();
+                session.endAccess();
+            }
             // one step in the manager's map: a parallel request finds the old copy or the new one, never none
             manager.add(session);
             if (held != null) {
@@ -91,6 +95,7 @@ final class Restorer {
             log.warn("Session backup: could not take over session " + SessionIds.digest(base) + " of " + context.getName()
                     + ", " + version + ", " + state.length + " bytes: " + reason(e));
             log.debug("Session backup", e);
+            valve.departed().unusable(context, base);
             return Outcome.UNUSABLE;
         }
     }

@@ -217,7 +217,7 @@ public class SessionBackupValve extends ValveBase {
         Found found = find(request);
         boolean vouched = found.session != null && SessionRecord.of(found.session) != null;
         if (!vouched && found.base != null && !asked && "425".equals(missing)
-                && departed.ended(context, found.base) == null
+                && mayComeBack(departed.why(context, found.base))
                 && !isHeldByNeighbour(request, found.base, SessionIds.ownRoute(context))) {
             response.setHeader(Fields.MISSING, Fields.missing(found.base));
             WellKnown.end(response, Fields.STATUS_MISSING);
@@ -320,6 +320,10 @@ public class SessionBackupValve extends ValveBase {
             }
         }
         return new Found(base, null, null);
+    }
+
+    private static boolean mayComeBack(Departed.Why why) {
+        return why == null || why == Departed.Why.EXPIRED;
     }
 
     /** With Path=/, a cookie brings the session of one application to all of them: then nothing is missing here. */

@@ -68,6 +68,11 @@ final class SessionRecord {
         return seconds > 0 ? seconds : FOR_EVER;
     }
 
+    static boolean isIdleTooLong(Session session) {
+        int seconds = session.getMaxInactiveInterval();
+        return seconds > 0 && session.getIdleTimeInternal() / 1000 >= seconds;
+    }
+
     synchronized Version version() {
         return new Version(epoch, seq);
     }

@@ -109,6 +109,10 @@ final class WellKnown {
             }
         }
         if (state == null || state.length > maxSize) {
+            String base = Field.string(field, "id");
+            if (SessionIds.wellFormed(base)) {
+                valve.departed().unusable(request.getContext(), base);
+            }
             end(response, HttpServletResponse.SC_REQUEST_ENTITY_TOO_LARGE);
             return;
         }
