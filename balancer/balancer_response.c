@@ -209,11 +209,15 @@ static void capture(ha_request *q, request_rec *r, const char *value)
     }
 }
 
-/* The session was moved while this member was asked: it slept, or was cut off, and what it says is old. */
+/* The session was moved while this member was asked: it slept, or was cut off, or the request was too old to be counted
+ * (balancer_transit.c), and what it says is old. */
 static int has_left(ha_request *q)
 {
-    return q->sid.id && q->sid.route && q->slot && ha_member_last_error(q->slot) > q->asked
-           && ha_owner_left(q, q->worker->s->route);
+    if (q->sid.id == NULL || q->sid.route == NULL || q->slot == NULL)
+        return 0;
+    if (ha_member_last_error(q->slot) <= q->asked && !(q->home && q->home->transit->on && !q->entered && !q->moved))
+        return 0;
+    return ha_owner_left(q, q->worker->s->route);
 }
 
 void ha_response_take(ha_request *q, request_rec *r)
