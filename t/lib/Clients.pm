@@ -48,7 +48,7 @@ sub DESTROY {
 
 # ---- the clients ---------------------------------------------------------------------------------------------------------
 
-# A session is { name, cookies => [first, ..., newest] } and is shared by one to three clients; after a number of
+# A session is { name, cookies => [first, ..., newest] } and is shared by one to six clients; after a number of
 # requests that is drawn it is left and a new one begun.
 sub run {
     my $self = shift;
@@ -60,7 +60,7 @@ sub run {
     for my $n (1 .. $self->{sessions}) {
         my $seat = { n => $n, life => 0, started => 0, draw => Draw->new($self->{seed}, "session $n") };
         push @clients, map { { name => "$n.$_", seat => $seat, draw => Draw->new($self->{seed}, "client $n.$_"), due => time + $seat->{draw}->unit,
-            count => 0 } } 1 .. $seat->{draw}->weighted(1 => 6, 2 => 2, 3 => 1);
+            count => 0 } } 1 .. $seat->{draw}->weighted(1 => 5, 2 => 2, 3 => 2, 6 => 1);
     }
     while (!$stop || grep { $_->{fh} } @clients) {
         last if getppid() != $self->{parent};       # nobody is left to read it
@@ -109,7 +109,7 @@ sub begin {
     my $ms = $d->weighted(0 => 70, 30 => 15, 200 => 12, 1500 => 3);
     my $cookie = $s->{cookies} ? $s->{cookies}[$d->chance(0.1) ? 0 : -1] : undef;
     my $body = $r->{method} eq 'POST' ? 'x' x $d->weighted(10 => 8, 3000 => 2, 30_000 => 1) : undef;
-    my $pause = $d->between(0.05, 0.3);
+    my $pause = $d->between(0.02, 0.2);
     if (!$s->{cookies}) {
         $r->{method} = 'GET';       # a session that nobody was told of is nobody's loss
         undef $body;

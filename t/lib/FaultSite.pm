@@ -22,7 +22,7 @@ sub new {
     return $class->SUPER::new(
         members => $members, nodes => $nodes, httpds => 1, %a,
         ledger => $ledger, tomcat => { java_options => ["-Dledger=$ledger"] },
-        conf => <<'C' . ($a{conf} // ''), balancer => "SessionHAMemberTimeout 1s\n");
+        conf => <<'C' . ($a{conf} // ''), balancer => "SessionHAMemberTimeout 1s\n" . ($a{balancer} // ''));
 SessionHACopies 2
 SessionHABackup sync
 SessionHAJournal 2000

@@ -62,19 +62,20 @@ sub next_act {
     my $d = $self->{draw} ||= Draw->new($self->{seed}, 'acts');
     my %left = map { $_ => $self->{only}{$_} // $class{$_} } keys %class;
     my $act = { pause => $d->between(0.3, 1.5), faults => [] };
-    for (1 .. $d->weighted(1 => 60, 2 => 30, 3 => 10)) {
+    for (1 .. $d->weighted(1 => 45, 2 => 35, 3 => 20)) {
         my @pairs = map { $_ => $left{$_} } grep { $left{$_} } sort keys %left;
         last unless @pairs;
         my $class = $d->weighted(@pairs);
         # one member at a time, whether it is its process or its cable: somebody must be there
         delete @left{ $class eq 'node' || $class eq 'httpd' ? $class : qw(member cable drain) };
-        my $name = $d->weighted(map { $_ => $kind{$_}{weight} } grep { /^\Q$class\E\./ } sort keys %kind);
-        push @{ $act->{faults} }, {
-            kind => $name,
-            n => 1 + $d->below($class eq 'httpd' ? $self->{httpds} : $class eq 'node' ? $FaultSite::nodes : $FaultSite::members),
-            after => $d->between(0, 1),
-            hold => $d->between(@{ $kind{$name}{hold} }),
-        };
+        my $at = $d->between(0, 1);
+        # members also one after the other: the heir dies, and the first one has an old copy in its memory
+        for (1 .. ($class =~ /^(?:member|cable)$/ ? $d->weighted(1 => 6, 2 => 3, 3 => 1) : 1)) {
+            my $name = $d->weighted(map { $_ => $kind{$_}{weight} } grep { /^\Q$class\E\./ } sort keys %kind);
+            my $of = $class eq 'httpd' ? $self->{httpds} : $class eq 'node' ? $FaultSite::nodes : $FaultSite::members;
+            push @{ $act->{faults} }, { kind => $name, n => 1 + $d->below($of), after => $at, hold => $d->between(@{ $kind{$name}{hold} }) };
+            $at += $act->{faults}[-1]{hold} + $d->between(0.3, 2);
+        }
     }
     return $act;
 }
@@ -85,7 +86,10 @@ sub run {
     my $self = shift;
     my $requests = "$self->{dir}/requests.jsonl";
     unlink $requests;
-    my $site = $self->{site} = FaultSite->new(httpds => $self->{httpds}, %{ $self->{site_options} || {} });
+    my $d = Draw->new($self->{seed}, 'site');
+    my @how = ('SessionHADrain ' . $d->one_of(qw(wait move)), 'SessionHAFailback ' . $d->one_of(qw(stay home)));
+    $self->{say}->(join ', ', @how);
+    my $site = $self->{site} = FaultSite->new(httpds => $self->{httpds}, balancer => join '', map { "$_\n" } @how);
     my @faults;
     my $began = time;
     my $clients = Clients->start(ports => $site->ports, seed => $self->{seed}, sessions => $self->{sessions}, file => $requests);
@@ -104,7 +108,7 @@ sub run {
     my @told = map { $_->{e} eq 'move' ? { %$_, s => $name{ $_->{id} } // "? $_->{id}" } : $_ } $site->told;
     my @ran = $site->ran;
     $site->end;
-    $self->{history} = [{ e => 'run', seed => $self->{seed}, httpds => $self->{httpds}, seconds => $self->{seconds} },
+    $self->{history} = [{ e => 'run', seed => $self->{seed}, how => join(', ', @how), httpds => $self->{httpds}, seconds => $self->{seconds} },
         @requests, @faults, @told, @ran];
     $self->write_down;
     my $verdict = Checker::check($self->{history});
