@@ -42,10 +42,10 @@ static void tell_answered(ha_request *q)
     apr_pool_destroy(call.pool);
 }
 
-int ha_owner_close_gate(ha_request *q, request_rec *r)
+int ha_owner_close_gate(ha_request *q, request_rec *r, int patient)
 {
     apr_time_t now = apr_time_now(), until = now + HA_GATE_BOUND;
-    if (!ha_table_close_gate(ha_request_table(), &q->session.digest, now, until))
+    if (!ha_table_close_gate(ha_request_table(), &q->session.digest, now, until, patient))
         return 0;
     q->gate = until;
     apr_pool_cleanup_register(r->pool, q, open_gate_cleanup, apr_pool_cleanup_null);
@@ -85,7 +85,7 @@ static int known_or_our_turn(ha_request *q, request_rec *r, ha_owner *own, int *
             q->move.owner = apr_pstrdup(r->pool, own->route);
             return 1;
         }
-        if ((!*known || own->gate <= now) && ha_owner_close_gate(q, r))
+        if ((!*known || own->gate <= now) && ha_owner_close_gate(q, r, 0))
             return 0;
         if (now >= bound)
             return 0;           /* the one who went first hangs: go on without the gate */

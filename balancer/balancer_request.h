@@ -129,7 +129,8 @@ int ha_owner_settle(ha_request *q, request_rec *r, apr_time_t now);
 int ha_owner_locate(ha_request *q, request_rec *r);
 /* 1: this httpd knows that the member of the client's route has the session. */
 int ha_owner_is_known(ha_request *q);
-int ha_owner_close_gate(ha_request *q, request_rec *r);     /* 1: ours now; opened at the latest with the request's pool */
+/* 1: ours now; opened at the latest with the request's pool. patient: ha_table_close_gate */
+int ha_owner_close_gate(ha_request *q, request_rec *r, int patient);
 void ha_owner_open_gate(ha_request *q);
 /* What is in q->move holds from now on: told to the table, and what has to be done at the member is planned. */
 void ha_owner_adopt(ha_request *q);

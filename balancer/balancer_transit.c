@@ -115,13 +115,15 @@ static int others_are_out(const ha_request *q)
 static int move_to(ha_request *q, request_rec *r, const ha_member_view *here, const ha_member_view *heir,
                    const ha_owner *own)
 {
-    ha_call call = { .pool = r->pool, .deadline = apr_time_now() + ha_config_store_timeout(q->cfg) };
+    ha_call call = { .pool = r->pool };
     apr_status_t rv;
 
     if (!others_are_out(q))
         return 0;
     memset(&q->move, 0, sizeof q->move);
     q->move.epoch = own->version.epoch;
+    while (!ha_table_quiet(ha_request_table(), &q->session.digest, apr_time_now()))
+        apr_sleep(POLL);        /* a backup under way ends with SessionHAStoreTimeout */
     call.deadline = apr_time_now() + ha_config_store_timeout(q->cfg);
     if (q->mode == HA_NATIVE_BACKUP) {
         q->move.epoch = q->move.epoch ? q->move.epoch : 1;
@@ -170,7 +172,7 @@ void ha_transit_request(ha_request *q, request_rec *r)
                 if (enter(q, r))
                     break;
             }
-            else if (ha_owner_close_gate(q, r)) {
+            else if (ha_owner_close_gate(q, r, 1)) {
                 q->began = now;
                 q->cause = cause;
                 if (move_to(q, r, here, heir, &own))

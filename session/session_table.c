@@ -12,6 +12,7 @@
  *     busy      8   a backup is being written until this point, 0: none
  *     entered   8   the last request was counted in at this point
  *     running   4   requests that are in
+ *     patient   4   the gate is closed by one that waits for them
  *     route    96   the owner
  *     home     96   where it was first
  *
@@ -37,6 +38,7 @@ typedef struct {
     apr_time_t   busy;
     apr_time_t   entered;
     apr_uint32_t running;
+    apr_uint32_t patient;
     char         route[HA_ROUTE_MAX];
     char         home[HA_ROUTE_MAX];
 } entry;
@@ -201,7 +203,7 @@ int ha_table_count(ha_table *t, const char *route, apr_time_t after)
     return n;
 }
 
-int ha_table_close_gate(ha_table *t, const ha_digest *d, apr_time_t now, apr_time_t until)
+int ha_table_close_gate(ha_table *t, const ha_digest *d, apr_time_t now, apr_time_t until, int patient)
 {
     entry *e;
     int mine;
@@ -209,8 +211,10 @@ int ha_table_close_gate(ha_table *t, const ha_digest *d, apr_time_t now, apr_tim
         return 1;               /* no shared memory to agree in: nobody waits for anybody */
     e = find_or_make(t, d, now);
     mine = e->gate <= now;
-    if (mine)
+    if (mine) {
         e->gate = until;
+        e->patient = patient != 0;
+    }
     apr_global_mutex_unlock(t->mutex);
     return mine;
 }
@@ -237,7 +241,7 @@ ha_put ha_table_put_begin(ha_table *t, const ha_digest *d, ha_version v, apr_tim
         answer = HA_PUT_FENCED;
     else if (v.epoch == e->epoch && v.seq <= e->seq && e->seq > 0)
         answer = HA_PUT_DONE;
-    else if (e->gate > now)
+    else if (e->gate > now && !e->patient)
         answer = HA_PUT_MOVING;
     else if (e->busy > now)
         answer = HA_PUT_BUSY;

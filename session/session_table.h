@@ -49,7 +49,8 @@ int ha_table_count(ha_table *, const char *route, apr_time_t after);
 
 /* The gate. 1: it is yours: you go first, until you open it or `until` has passed. 0: another
  * request holds it. */
-int ha_table_close_gate(ha_table *, const ha_digest *, apr_time_t now, apr_time_t until);
+/* patient: who closes it waits for the running requests; their backups go through. */
+int ha_table_close_gate(ha_table *, const ha_digest *, apr_time_t now, apr_time_t until, int patient);
 void ha_table_open_gate(ha_table *, const ha_digest *, apr_time_t until);
 
 /* Backups of one session reach the store one after the other and never backwards: responses of

@@ -50,15 +50,15 @@ static void owners(void)
 static void gate(void)
 {
     ha_digest d = digest_of(3);
-    ok(ha_table_close_gate(table, &d, 1000, 5000), "the first one closes the gate");
-    ok(!ha_table_close_gate(table, &d, 1001, 5001), "the second one waits");
+    ok(ha_table_close_gate(table, &d, 1000, 5000, 0), "the first one closes the gate");
+    ok(!ha_table_close_gate(table, &d, 1001, 5001, 0), "the second one waits");
     ha_table_open_gate(table, &d, 4999);
-    ok(!ha_table_close_gate(table, &d, 1002, 5002), "who does not hold it cannot open it");
+    ok(!ha_table_close_gate(table, &d, 1002, 5002, 0), "who does not hold it cannot open it");
     ha_table_open_gate(table, &d, 5000);
-    ok(ha_table_close_gate(table, &d, 1003, 6000), "opened, it can be closed again");
-    ok(ha_table_close_gate(table, &d, 6001, 9000), "a gate whose time is over is anybody's");
+    ok(ha_table_close_gate(table, &d, 1003, 6000, 0), "opened, it can be closed again");
+    ok(ha_table_close_gate(table, &d, 6001, 9000, 0), "a gate whose time is over is anybody's");
     ha_table_open_gate(table, &d, 6000);
-    ok(!ha_table_close_gate(table, &d, 6002, 9001), "its former holder does not open the next one's");
+    ok(!ha_table_close_gate(table, &d, 6002, 9001, 0), "its former holder does not open the next one's");
 }
 
 static void order(void)
@@ -94,7 +94,7 @@ static void crowd(void)
     ha_owner own;
     unsigned n, found = 0;
 
-    ok(ha_table_close_gate(table, &held, 1000, 2000000), "a gate is closed");
+    ok(ha_table_close_gate(table, &held, 1000, 2000000, 0), "a gate is closed");
     for (n = 100; n < 100100; n++) {
         ha_digest d = digest_of(n);
         ha_table_own(table, &d, 1, "x", 1000 + n);
@@ -124,7 +124,7 @@ static void processes(apr_global_mutex_t *mutex, const char *lockfile, int *insi
             apr_global_mutex_child_init(&mutex, lockfile, pool);
             for (n = 0; n < 2000 && mine < 20; n++) {
                 apr_time_t now = apr_time_now(), until = now + 10000000 + getpid();
-                if (ha_table_close_gate(table, &d, now, until)) {
+                if (ha_table_close_gate(table, &d, now, until, 0)) {
                     int there = __sync_add_and_fetch(inside, 1);
                     if (there > *worst)
                         *worst = there;
