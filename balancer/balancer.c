@@ -9,6 +9,7 @@ void ha_balancer_register_hooks(apr_pool_t *p)
     ha_request_hooks(p);        /* pre_request, post_request: which member */
     ha_attempt_hooks(p);        /* scheme_handler: ask it */
     ha_response_hooks(p);       /* its answer */
+    ha_interim_hooks(p);        /* what goes past that: interim answers, tunnels */
     ha_body_hooks(p);           /* what is sent may be sent again */
     ha_exchange_hooks(p);       /* requests of our own */
 }

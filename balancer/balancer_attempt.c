@@ -54,7 +54,7 @@ static void ask(ha_request *q, proxy_worker *worker)
 
 static int run(ha_request *q, request_rec *r, const attempt *a, proxy_worker *worker, char *url)
 {
-    apr_interval_time_t timeout;
+    apr_interval_time_t patience = ha_config_member_timeout(q->cfg);
     ha_wait *wait;
     int status;
 
@@ -74,13 +74,16 @@ static int run(ha_request *q, request_rec *r, const attempt *a, proxy_worker *wo
     if (q->gate && q->mode != HA_NATIVE_BACKUP && !q->in_field)
         ha_owner_open_gate(q);  /* the member has it: the others may come. Else when it answers (ha_response_take) */
     q->answered = q->passed = q->swallow = 0;
+    q->watched = patience > 0;
+    q->heard = 0;
     q->asked = apr_time_now();
     ha_repeat_hide_keepalives(q, r);
-    timeout = ha_config_member_timeout(q->cfg);
-    wait = timeout > 0 ? ha_hung_enter(r->pool, worker, q->slot, r->server, timeout, &q->passed) : NULL;
+    ha_interim_enter(q, r, worker);
+    wait = patience > 0 ? ha_hung_enter(r->pool, worker, q->slot, r->server, patience, &q->heard) : NULL;
     status = proxy_run_scheme_handler(r, worker, a->conf, url, a->proxyname, a->proxyport);
     if (wait)
         ha_hung_leave(wait);
+    ha_interim_leave(q, r);
     ha_repeat_show_keepalives(q, r);
     if (!q->answered)
         ha_response_take(q, r);                 /* an answer that met no filter: ProxyErrorOverride */

@@ -23,7 +23,7 @@ typedef struct sink {
     apr_bucket_brigade *kept;
     apr_size_t len;
     int too_large, done;
-    volatile unsigned char answered;    /* read by the watch */
+    volatile apr_time_t heard;  /* read by the watch */
 } sink;
 
 /* ---- the two ends ------------------------------------------------------------------ */
@@ -56,7 +56,8 @@ static apr_status_t sink_filter(ap_filter_t *f, apr_bucket_brigade *bb)
     apr_bucket *b;
     apr_status_t rv = APR_SUCCESS;
 
-    s->answered = 1;
+    if (s->x->patience > 0)
+        s->heard = apr_time_now();
     for (b = APR_BRIGADE_FIRST(bb); b != APR_BRIGADE_SENTINEL(bb); b = APR_BUCKET_NEXT(b)) {
         const char *data;
         apr_size_t len;
@@ -116,6 +117,14 @@ static conn_rec *make_connection(const ha_exchange *x, apr_pool_t *p)
     return c;
 }
 
+/* A member that is spelt ws:// or wss:// for its tunnels speaks http all the same; mod_proxy_wstunnel would make a
+ * tunnel of our request. */
+static const char *base_of(const proxy_worker *w, apr_pool_t *p)
+{
+    const char *name = w->s->name_ex;
+    return strcmp(w->s->scheme, "ws") == 0 || strcmp(w->s->scheme, "wss") == 0 ? apr_pstrcat(p, "http", name + 2, NULL) : name;
+}
+
 static request_rec *make_request(const ha_exchange *x, conn_rec *c, apr_pool_t *p)
 {
     request_rec *r = apr_pcalloc(p, sizeof *r);
@@ -134,7 +143,7 @@ static request_rec *make_request(const ha_exchange *x, conn_rec *c, apr_pool_t *
     r->status = HTTP_OK;
     r->handler = "proxy-server";
     r->proxyreq = PROXYREQ_REVERSE;
-    r->filename = apr_pstrcat(p, "proxy:", x->worker->s->name_ex, x->path, NULL);
+    r->filename = apr_pstrcat(p, "proxy:", base_of(x->worker, p), x->path, NULL);
     r->useragent_addr = x->client_addr;
     r->useragent_ip = (char *)x->client_ip;
     r->headers_in = apr_table_make(p, 8);
@@ -204,7 +213,7 @@ apr_status_t ha_exchange_run(ha_exchange *x, apr_pool_t *parent)
     ap_set_module_config(r->request_config, &session_ha_module, guard);
 
     url = apr_pstrdup(p, r->filename + sizeof "proxy:" - 1);
-    wait = ha_hung_enter(p, x->worker, NULL, x->server, x->patience, &s.answered);
+    wait = ha_hung_enter(p, x->worker, NULL, x->server, x->patience, &s.heard);
     status = proxy_run_scheme_handler(r, x->worker, x->conf, url, NULL, 0);
     ha_hung_leave(wait);
     if (status != OK)

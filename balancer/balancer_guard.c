@@ -43,13 +43,13 @@ static void remove_named(apr_table_t *fields, const char *named)
         apr_table_unset(fields, "Connection");
 }
 
+static const char *const the_fields[] = { HA_FIELD_ACCEPT, HA_FIELD_BACKUP, HA_FIELD_FETCH, HA_FIELD_RESTORE, HA_FIELD_MISSING };
+
 void ha_guard_remove(apr_table_t *fields)
 {
-    apr_table_unset(fields, HA_FIELD_ACCEPT);
-    apr_table_unset(fields, HA_FIELD_BACKUP);
-    apr_table_unset(fields, HA_FIELD_FETCH);
-    apr_table_unset(fields, HA_FIELD_RESTORE);
-    apr_table_unset(fields, HA_FIELD_MISSING);
+    unsigned i;
+    for (i = 0; i < sizeof the_fields / sizeof *the_fields; i++)
+        apr_table_unset(fields, the_fields[i]);
 }
 
 /* For every proxied request where SessionHA is off: the member's adapter believes what comes from this httpd. */
@@ -91,6 +91,16 @@ void ha_guard_look(const request_rec *r, const char **cookie, int *body)
         ha_guard_remove(r->headers_in);
     if (named)
         remove_named(r->headers_in, named);
+}
+
+int ha_guard_is_ours(const char *name, apr_size_t len)
+{
+    unsigned i;
+    for (i = 0; i < sizeof the_fields / sizeof *the_fields; i++) {
+        if (len == strlen(the_fields[i]) && ap_cstr_casecmpn(name, the_fields[i], len) == 0)
+            return 1;
+    }
+    return 0;
 }
 
 /* Servlet containers read /a;x=1/b as /a/b, and take "." and ".." away only after that, so path parameters are left

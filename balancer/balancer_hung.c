@@ -1,7 +1,7 @@
-/* balancer_hung.c - members that accept and never answer (SessionHAMemberTimeout).
+/* balancer_hung.c - members that accept and never answer, or stop in the middle (SessionHAMemberTimeout).
  *
- * A request that has waited for T without a byte may be a slow page of a healthy member, so the time-out alone
- * ends nothing. It makes this child's watch ask the member something cheap on a connection of its own: OPTIONS
+ * A request that has waited for T without a byte may be a slow page of a healthy member, a stream of events or a
+ * tunnel that is idle, so the time-out alone ends nothing. It makes this child's watch ask the member something cheap on a connection of its own: OPTIONS
  * over http, CPING over ajp. If that is answered, the request is left alone. If not, the member is put into error
  * and the connections of this process to it are shut down: each waiting attempt ends as if the member had died
  * (balancer_attempt.c), its session moves, and it is repeated where that is allowed.
@@ -35,7 +35,7 @@ struct ha_wait {                /* one attempt, on the stack of its thread */
     apr_time_t asked;
     apr_interval_time_t timeout;
     volatile apr_time_t probed; /* the member was well at this point */
-    const volatile unsigned char *answered;
+    const volatile apr_time_t *heard;   /* its last byte came at this point */
 };
 
 static struct {
@@ -142,14 +142,19 @@ static void condemn(const ha_wait *seen, apr_pool_t *p)
     hang_up(w, p);
 }
 
-/* Under the mutex: the one that waits longest without an answer, past its time. */
+/* Under the mutex: the one that has heard nothing for longest, past its time. */
 static ha_wait *overdue(apr_time_t now)
 {
+    apr_time_t longest = now;
     ha_wait *w, *worst = NULL;
     for (w = watch.waits; w; w = w->next) {
-        apr_time_t since = w->probed > w->asked ? w->probed : w->asked;
-        if (!*w->answered && now - since > w->timeout && (worst == NULL || w->asked < worst->asked))
+        apr_time_t since = *w->heard > w->asked ? *w->heard : w->asked;
+        if (w->probed > since)
+            since = w->probed;
+        if (now - since > w->timeout && since < longest) {
+            longest = since;
             worst = w;
+        }
     }
     return worst;
 }
@@ -199,12 +204,13 @@ static apr_status_t stop_watching(void *unused)
 }
 
 ha_wait *ha_hung_enter(apr_pool_t *p, proxy_worker *worker, ha_member_slot *slot, server_rec *s,
-                       apr_interval_time_t timeout, const volatile unsigned char *answered)
+                       apr_interval_time_t timeout, const volatile apr_time_t *heard)
 {
     ha_wait *w;
     if (timeout <= 0)
         return NULL;
-    if (strcmp(worker->s->scheme, "http") != 0 && strcmp(worker->s->scheme, "ajp") != 0)
+    if (strcmp(worker->s->scheme, "http") != 0 && strcmp(worker->s->scheme, "ajp") != 0
+        && strcmp(worker->s->scheme, "ws") != 0)
         return NULL;            /* nothing cheap to ask over TLS: that member's own time-outs count */
     w = apr_pcalloc(p, sizeof *w);
     w->worker = worker;
@@ -212,7 +218,7 @@ ha_wait *ha_hung_enter(apr_pool_t *p, proxy_worker *worker, ha_member_slot *slot
     w->server = s;
     w->asked = apr_time_now();
     w->timeout = timeout;
-    w->answered = answered;
+    w->heard = heard;
     apr_thread_mutex_lock(watch.mutex);
     if (watch.thread == NULL && !watch.stop)    /* the first one that wants it starts the watch */
         (void)apr_thread_create(&watch.thread, NULL, watching, NULL, watch.pool);

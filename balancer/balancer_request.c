@@ -68,7 +68,7 @@ static void find_session(ha_request *q, request_rec *r, const char *url)
     rules.cookie = b->sticky;
     rules.path = b->sticky_path;
     rules.header = NULL;
-    rules.separator = b->sticky_separator ? b->sticky_separator : '.';
+    rules.separator = b->sticky_separator;
     rules.whole = 0;
     (void)ha_id_parse(&rules, url, q->cookie, NULL, is_a_route, &asked, r->pool, &q->sid);
     if (cfg->id_cookie || cfg->id_path || cfg->id_header) {
@@ -104,10 +104,10 @@ static ha_request *begin(request_rec *r, const ha_config *cfg, proxy_server_conf
 }
 
 /* What canonicalisation leaves as it is. */
-static int survives_url(const char *word)
+static int survives_url(const char *word, const char *marks)
 {
     for (; *word; word++) {
-        if (!apr_isalnum(*word) && strchr("-._~", *word) == NULL)
+        if (!apr_isalnum(*word) && strchr(marks, *word) == NULL)
             return 0;
     }
     return 1;
@@ -115,17 +115,22 @@ static int survives_url(const char *word)
 
 void ha_request_steer(ha_request *q, request_rec *r, const char *route)
 {
-    if (!survives_url(q->balancer->s->sticky_path) || (route && !survives_url(route))) {
-        ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r, "%s: route '%s' or stickysession '%s' has other characters than "
-                      "A-Z a-z 0-9 - . _ ~: sessions cannot be steered to it", q->balancer->s->name,
-                      route ? route : "", q->balancer->s->sticky_path);
+    const char separator[2] = { q->balancer->s->sticky_separator, '\0' };
+
+    /* What cannot stand in a URL is left to scheme_handler: where another member was chosen, it asks the owner. */
+    if (!survives_url(q->balancer->s->sticky_path, "-._~") || (route && !survives_url(route, "-._~"))
+        || !survives_url(separator, "-._~!$'()*+,:@=")) {
+        ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, "%s: route '%s', stickysession '%s' or stickysessionsep '%s' has other "
+                      "characters than A-Z a-z 0-9 - . _ ~: mod_proxy_balancer cannot be steered by them",
+                      q->balancer->s->name, route ? route : "", q->balancer->s->sticky_path, separator);
         return;
     }
-    /* '&' ends the value in every reading of mod_proxy_balancer's, and passes its canonicalisation */
-    char separator[2] = { q->balancer->s->sticky_separator ? q->balancer->s->sticky_separator : '.', '\0' };
+    /* An id, the separator, the route; with stickysessionsep=off the route is all. '&' ends the value in every reading of
+     * mod_proxy_balancer's, and passes its canonicalisation. */
     q->to = route;
-    q->steer = apr_pstrcat(r->pool, "/;", q->balancer->s->sticky_path, "=-", route ? separator : "",
-                           route ? route : "", "&", NULL);
+    q->steer = apr_pstrcat(r->pool, "/;", q->balancer->s->sticky_path, "=",
+                           route && !*separator ? "" : *separator == '-' ? "." : "-",
+                           route ? separator : "", route ? route : "", "&", NULL);
 }
 
 /* ap_proxy_get_balancer() hashes a lower-case copy of the url. A url that comes from the configuration spells the

@@ -96,8 +96,12 @@ typedef struct ha_request {
     unsigned inside : 1;        /* re-entry guard of scheme_handler */
     unsigned tried : 1;         /* a member was asked before: there may be traces of it */
     unsigned filtered : 1;      /* the response filter is in */
-    ap_filter_t filter;
-    volatile unsigned char passed;  /* the member's answer has come to the response filter; read by the watch */
+    ap_filter_t filter;         /* the response filter */
+    ap_filter_t interim;        /* the one for what goes past it */
+    struct ha_interim *interim_heads;   /* what has come there */
+    unsigned passed : 1;        /* the member's answer has come to the response filter */
+    unsigned watched : 1;       /* SessionHAMemberTimeout: somebody reads `heard` */
+    volatile apr_time_t heard;  /* its last byte so far came at this point; 0: none has */
     unsigned answered : 1;      /* our fields were taken out of the answer */
     unsigned swallow : 1;       /* this answer is for us, not for the client */
     unsigned missing : 1;       /* it was: "I do not have the session" */
@@ -119,6 +123,11 @@ static inline ha_request *ha_request_of(const request_rec *r)
 /* Makes q->session (digest, store, secret) once. */
 const ha_session *ha_request_session(ha_request *q);
 ha_table *ha_request_table(void);
+static inline void ha_request_heard(ha_request *q)  /* a byte of the member's answer */
+{
+    if (q->watched)
+        q->heard = apr_time_now();
+}
 void ha_request_hooks(apr_pool_t *p);
 void ha_request_child(ha_table *table);
 /* Where the session lives, when the fast path cannot say (balancer_owner.c). Steers; DECLINED, or the
@@ -147,12 +156,20 @@ void ha_guard_remove(apr_table_t *fields);
 void ha_guard_client(const request_rec *r);         /* removes them from what a client sent */
 /* The same; cookie: its first Cookie field, or NULL; body: does one follow? */
 void ha_guard_look(const request_rec *r, const char **cookie, int *body);
+int  ha_guard_is_ours(const char *name, apr_size_t len);
 int  ha_guard_well_known(const char *path);         /* 1: refuse */
 void ha_attempt_hooks(apr_pool_t *p);
 void ha_response_hooks(apr_pool_t *p);
 void ha_response_insert(ha_request *q, request_rec *r);
 /* Takes our fields out of the answer and acts on them; also for answers that met no filter. */
 void ha_response_take(ha_request *q, request_rec *r);
+/* The same for the head of a tunnel, which said this of ours. */
+void ha_response_tunnel(ha_request *q, request_rec *r, int status, const apr_table_t *said);
+
+/* What goes to the client past the request's filters, between these two (balancer_interim.c). */
+void ha_interim_enter(ha_request *q, request_rec *r, const proxy_worker *worker);
+void ha_interim_leave(ha_request *q, request_rec *r);
+void ha_interim_hooks(apr_pool_t *p);
 
 /* Give the member the backup in q->move (balancer_restore.c). 0: it did not answer, do not ask it. */
 int ha_restore(ha_request *q, request_rec *r, proxy_worker *worker);
@@ -193,12 +210,12 @@ void ha_exchange_from(ha_exchange *x, ha_request *q, request_rec *r, proxy_worke
 apr_status_t ha_exchange_run(ha_exchange *x, apr_pool_t *p);
 void ha_exchange_hooks(apr_pool_t *p);
 
-/* Members that do not answer (balancer_hung.c). While entered, the wait is watched: after timeout without
- * *answered the member is probed, and if it is deaf, its connections in this process are shut down. timeout <= 0, or a
- * scheme that cannot be probed: NULL. */
+/* Members that do not answer (balancer_hung.c). While entered, the wait is watched: when nothing was heard for as long as
+ * timeout, the member is probed, and if it is deaf, its connections in this process are shut down. heard: when its
+ * last byte came, 0: none yet. timeout <= 0, or a scheme that cannot be probed: NULL. */
 typedef struct ha_wait ha_wait;
 ha_wait *ha_hung_enter(apr_pool_t *p, proxy_worker *worker, ha_member_slot *slot, server_rec *s,
-                       apr_interval_time_t timeout, const volatile unsigned char *answered);
+                       apr_interval_time_t timeout, const volatile apr_time_t *heard);
 void ha_hung_leave(ha_wait *w);
 apr_status_t ha_hung_child(apr_pool_t *pchild);
 

@@ -245,11 +245,27 @@ void ha_response_take(ha_request *q, request_rec *r)
         capture(q, r, backup);
 }
 
+void ha_response_tunnel(ha_request *q, request_rec *r, int status, const apr_table_t *said)
+{
+    int was = r->status;        /* behind mod_proxy_wstunnel nobody has read the head */
+    r->status = status;
+    apr_table_overlap(r->headers_out, said, APR_OVERLAP_TABLES_SET);
+    ha_response_take(q, r);
+    r->status = was;
+    if (status == HTTP_SWITCHING_PROTOCOLS)
+        q->fenced = q->swallow = 0;     /* it is open: nothing can be asked again */
+    if (q->slow && !q->swallow) {       /* it may stay for hours: what led to it is over */
+        ha_request_finish(q, r);
+        ha_owner_open_gate(q);
+    }
+}
+
 static apr_status_t ha_response_filter(ap_filter_t *f, apr_bucket_brigade *bb)
 {
     ha_request *q = f->ctx;
 
     q->passed = 1;
+    ha_request_heard(q);
     ha_repeat_show_keepalives(q, f->r);
     if (!q->answered)
         ha_response_take(q, f->r);
@@ -257,7 +273,10 @@ static apr_status_t ha_response_filter(ap_filter_t *f, apr_bucket_brigade *bb)
         apr_brigade_cleanup(bb);
         return APR_SUCCESS;
     }
-    ap_remove_output_filter(f);
+    if (q->slow)
+        ha_request_finish(q, f->r);     /* the body may take its time */
+    if (!q->watched)
+        ap_remove_output_filter(f);
     return ap_pass_brigade(f->next, bb);
 }
 

@@ -68,7 +68,7 @@ sub webapp {
     chmod 0755, $dir;
     make_path("$dir/WEB-INF/classes");
     _write("$dir/WEB-INF/web.xml", _read("$t_dir/webapp/WEB-INF/web.xml"));
-    my @command = ($ENV{JAVAC} || 'javac', '-d', "$dir/WEB-INF/classes", '-cp', home() . '/lib/servlet-api.jar',
+    my @command = ($ENV{JAVAC} || 'javac', '-d', "$dir/WEB-INF/classes", '-cp', join(':', map { home() . "/lib/$_.jar" } qw(servlet-api websocket-api websocket-client-api)),
         glob("$t_dir/webapp/src/shop/*.java"));
     system(@command) == 0 or die "cannot compile the web application: @command\n";
     return $dir;
