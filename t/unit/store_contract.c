@@ -2,6 +2,10 @@
  *
  * A store is done when it passes. The stores are used through the face (store.h), as session/ uses
  * them; only what a broken node holds is put there by the provider itself. */
+#ifdef HAVE_CONFIG_H
+#include "autoconf.h"
+#endif
+
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -418,6 +422,7 @@ static int start_libmemcached3(apr_pool_t *p, const char **urls)
     return n;
 }
 
+#ifdef HAVE_HIREDIS
 static int start_redis(apr_pool_t *p, const char **urls)
 {
     server_redis(&servers[0], p, "pass%word", NULL);
@@ -436,6 +441,8 @@ static int start_redis3(apr_pool_t *p, const char **urls)
     }
     return 3;
 }
+
+#endif
 
 static int start_file(apr_pool_t *p, const char **urls)
 {
@@ -490,8 +497,10 @@ static const contract_row rows[] = {
     { "dbd:sqlite3", 1, start_sqlite, NULL },
     { "dbd:mysql (MariaDB)", 1, start_mariadb, stop_servers },
     { "dbd:pgsql (PostgreSQL)", 1, start_postgres, stop_servers },
+#ifdef HAVE_HIREDIS
     { "redis", 1, start_redis, stop_servers },
     { "redis, 2 copies on 3 nodes", 2, start_redis3, stop_servers },
+#endif
 };
 
 int main(int argc, char **argv)

@@ -1,6 +1,10 @@
 /* store_faults_test.c - nodes that hang, die, come back empty or with old data: real servers, stopped and
  * killed, through every provider that has some. Nothing is timed: that a call did not wait is seen from the counters and from the server, which is
  * still stopped when the call has returned. */
+#ifdef HAVE_CONFIG_H
+#include "autoconf.h"
+#endif
+
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -521,6 +525,7 @@ static void small_libmemcached(ha_server *server)
     server->url = apr_pstrcat(p, "lib", server->url, NULL);
 }
 
+#ifdef HAVE_HIREDIS
 static void redis(ha_server *server)
 {
     server_redis(server, p, NULL, NULL);
@@ -531,6 +536,8 @@ static void small_redis(ha_server *server)
     server_redis(server, p, NULL, "2200kb");
 }
 
+#endif
+
 static void mariadb(ha_server *server)
 {
     server_mariadb(server, p);
@@ -539,7 +546,9 @@ static void mariadb(ha_server *server)
 static const faults_row rows[] = {
     { "memcached", 3, 0, 1, memcached, small_memcached },
     { "libmemcached", 3, 0, 0, libmemcached, small_libmemcached },
+#ifdef HAVE_HIREDIS
     { "redis", 3, 0, 0, redis, small_redis },
+#endif
     { "dbd:mysql (MariaDB)", 1, 1, 1, mariadb, NULL },
 };
 

@@ -1,0 +1,209 @@
+/* store_ask.c - see store_ask.h. */
+#include <stddef.h>
+#include <string.h>
+
+#include <apr_strings.h>
+
+#include "store_ask.h"
+#include "store_repair.h"
+
+static int run_get(ha_job *job)
+{
+    ha_copy *copy = job->args;
+
+    ha_copy_get(copy, job->pool);
+    copy->took = apr_time_now() - job->begun;
+    return 0;
+}
+
+/* A write that failed is to be replaced at once, so the caller is woken. */
+static int run_put(ha_job *job)
+{
+    ha_copy *copy = job->args;
+
+    ha_copy_put(copy, job->pool);
+    copy->took = apr_time_now() - job->begun;
+    return copy->rv != APR_SUCCESS;
+}
+
+static int run_add(ha_job *job)
+{
+    ha_copy *copy = job->args;
+
+    ha_copy_add(copy, job->pool);
+    copy->took = apr_time_now() - job->begun;
+    return 0;
+}
+
+/* A look beside an add, which may wait for it. */
+static int run_look(ha_job *job)
+{
+    run_get(job);
+    return 1;
+}
+
+static int run_remove(ha_job *job)
+{
+    ha_copy *copy = job->args;
+
+    ha_copy_remove(copy, job->pool);
+    copy->took = apr_time_now() - job->begun;
+    return 0;
+}
+
+static ha_job_fn *const runs[] = { run_get, run_look, run_put, run_add, run_remove };   /* by ha_ask_what */
+
+apr_status_t ha_ask_begin(ha_ask *ask, ha_store *store, ha_call *call, const char *key)
+{
+    apr_status_t rv;
+
+    memset(ask, 0, offsetof(ha_ask, order));
+    ask->store = store;
+    ask->call = call;
+    call->why = NULL;
+    if (!ha_store_key_ok(key)) {
+        call->why = "not a key";
+        return APR_EINVAL;
+    }
+    if (store->executor == NULL) {
+        call->why = "the store is not open in this process";
+        return APR_EINIT;
+    }
+    if (APR_SUCCESS != (rv = ha_batch_open(store->executor, &ask->batch))) {
+        call->why = "no memory or no thread for the store";
+        return rv;
+    }
+    ask->began = apr_time_now();
+    ask->deadline = call->deadline ? call->deadline : ask->began + store->timeout;
+    ask->key = apr_pstrdup(ha_batch_pool(ask->batch), key);
+    ha_store_order(store, key, ask->order);
+    return APR_SUCCESS;
+}
+
+int ha_ask_node(ha_ask *ask, int place, ha_ask_what what, const ha_envelope *env, const ha_blob *bytes)
+{
+    const ha_store_node *node = &ask->store->nodes[ask->order[place]];
+    ha_copy *copy;
+
+    if (!ha_breaker_usable(node->breaker)) {
+        ha_probe_later(ask->store, ask->order[place], ask->began);
+        return 0;
+    }
+    copy = apr_pcalloc(ha_batch_pool(ask->batch), sizeof(*copy));
+    copy->node = node;
+    copy->key = ask->key;
+    copy->deadline = ask->deadline;
+    copy->rv = APR_TIMEUP;
+    if (env) {
+        copy->env = *env;
+        copy->bytes = *bytes;
+    }
+    if (APR_SUCCESS != ha_batch_submit(ask->batch, node->lane, runs[what], copy)) {
+        ha_breaker_count(node->breaker, HA_N_ERRORS);
+        return 0;
+    }
+    ask->copies[ask->njobs++] = copy;
+    return 1;
+}
+
+/* What a node is not to be asked again for before a probe has found it well. Other errors are an
+ * answer: wrong, but at once. */
+static int unreachable(apr_status_t rv)
+{
+    return APR_STATUS_IS_TIMEUP(rv) || APR_STATUS_IS_ECONNREFUSED(rv) || APR_STATUS_IS_ECONNRESET(rv)
+        || APR_STATUS_IS_EHOSTUNREACH(rv) || APR_STATUS_IS_ENETUNREACH(rv) || APR_STATUS_IS_EPIPE(rv)
+        || APR_STATUS_IS_EOF(rv) || APR_STATUS_IS_ENOENT(rv) || APR_STATUS_IS_EAGAIN(rv)
+        || APR_STATUS_IS_ECONNABORTED(rv) || APR_STATUS_IS_ETIMEDOUT(rv)
+        || (rv > APR_OS_START_EAIERR && rv < APR_OS_START_EAIERR + APR_OS_ERRSPACE_SIZE);
+}
+
+/* Counts a job that has ended, once. */
+static void settle(ha_ask *ask, int nth)
+{
+    ha_copy *copy = ask->copies[nth];
+    ha_breaker *b = copy->node->breaker;
+
+    if (ask->settled & 1u << nth) {
+        return;
+    }
+    ask->settled |= 1u << nth;
+    ha_breaker_took(b, copy->took);
+    switch (copy->rv) {
+    case APR_SUCCESS:
+    case APR_EEXIST:
+    case APR_NOTFOUND:
+        ha_breaker_answered(b, ask->began);
+        return;
+    case APR_ENOSPC:
+    case APR_EINVAL:
+        ha_breaker_answered(b, ask->began);
+        break;
+    default:
+        break;
+    }
+    ask->broken++;
+    ask->call->why = apr_psprintf(ask->call->pool, "%s: %s", copy->node->name,
+                                  copy->why ? apr_pstrdup(ask->call->pool, copy->why) : "does not answer");
+    if (APR_STATUS_IS_TIMEUP(copy->rv)) {
+        ha_breaker_count(b, HA_N_TIMEOUTS);
+    }
+    else {
+        ha_breaker_count(b, HA_N_ERRORS);
+    }
+    if (unreachable(copy->rv)) {
+        ha_breaker_open(b, apr_time_now());
+    }
+}
+
+void ha_ask_wait(ha_ask *ask, apr_time_t until)
+{
+    int i;
+
+    ask->done = ha_batch_wait(ask->batch, until);
+    for (i = 0; i < ask->njobs; i++) {
+        if (ask->done & 1u << i) {
+            settle(ask, i);
+        }
+    }
+}
+
+int ha_ask_pending(const ha_ask *ask)
+{
+    return ask->njobs && ask->done != (ask->njobs == 32 ? ~0u : (1u << ask->njobs) - 1);
+}
+
+/* The nodes that have not answered are given up. One that was given most of the time-out is not asked
+ * again before a probe found it well; one that never got the job (its lane is busy), or only the rest of a
+ * nearly spent deadline, is not to blame. */
+static void give_up(ha_ask *ask)
+{
+    apr_time_t now = apr_time_now();
+    int i;
+
+    for (i = 0; i < ask->njobs; i++) {
+        if (!(ask->done & 1u << i)) {
+            ask->broken++;
+            ask->call->why = apr_psprintf(ask->call->pool, "%s: no answer in time", ask->copies[i]->node->name);
+            ha_breaker_count(ask->copies[i]->node->breaker, HA_N_TIMEOUTS);
+            if (ha_batch_ran(ask->batch, i, now) >= ask->store->timeout / 2) {
+                ha_breaker_open(ask->copies[i]->node->breaker, now);
+            }
+        }
+    }
+}
+
+void ha_ask_end(ha_ask *ask)
+{
+    if (ha_ask_pending(ask)) {
+        give_up(ask);
+    }
+    ha_batch_close(ask->batch);
+}
+
+apr_status_t ha_ask_broken(ha_call *call)
+{
+    if (call->why == NULL) {
+        call->why = "no node of the store can be reached";
+    }
+    return APR_EGENERAL;
+}
