@@ -12,7 +12,7 @@
  *   shared memory, for all children of this httpd:
  *     instance   8       who we are, random
  *     tokens     8       second 32 bits | taken in it 32 bits
- *     words      64 x    balancer 8 | due 8 | transit 8 | place+1 4 | others 4
+ *     words      64 x    balancer 8 | due 8 | transit 8 | told 8 | place+1 4 | last+1 4 | others 4
  *     seen     1024 x    balancer and route 8 | 16 x 8: that error of theirs is known
  */
 #include "httpd.h"
@@ -39,7 +39,9 @@ typedef struct {
     volatile apr_uint64_t balancer;
     volatile apr_uint64_t due;
     volatile apr_uint64_t transit;      /* requests are counted in and out since then; 0: they are not */
-    volatile apr_uint32_t place;
+    volatile apr_uint64_t told;         /* our note was written last */
+    volatile apr_uint32_t place;        /* ours + 1; 0: none yet */
+    volatile apr_uint32_t last;         /* the last one of another httpd, + 1 */
     volatile apr_uint32_t others;
 } word;
 
@@ -181,16 +183,22 @@ static void tell(const known *k, apr_pool_t *p)
 
     if (seal_note(k, note, p, &mine) != APR_SUCCESS)
         return;
+    if (k->word->place && (apr_time_t)k->word->told + LIFE < apr_time_now())
+        k->word->place = 0;     /* our note has expired, and another httpd may have the place */
     if (k->word->place) {
         ha_call call = call_of(k, p);
-        (void)ha_store_put(k->session.store, &call, key_of(k, (int)k->word->place - 1, p), &mine, apr_time_now() + LIFE, NULL);
+        if (ha_store_put(k->session.store, &call, key_of(k, (int)k->word->place - 1, p), &mine, apr_time_now() + LIFE,
+                         NULL) == APR_SUCCESS)
+            k->word->told = (apr_uint64_t)apr_time_now();
         return;
     }
     for (i = 0; i < PLACES; i++) {
         ha_call call = call_of(k, p);
         apr_status_t rv = ha_store_add(k->session.store, &call, key_of(k, i, p), &mine, apr_time_now() + LIFE, &there, NULL);
-        if (rv == APR_SUCCESS)
+        if (rv == APR_SUCCESS) {
+            k->word->told = (apr_uint64_t)apr_time_now();
             k->word->place = (apr_uint32_t)i + 1;
+        }
         if (!APR_STATUS_IS_EEXIST(rv))
             return;             /* ours now, or the store is not well */
     }
@@ -212,9 +220,12 @@ static void learn(const known *k, int place, char *note)
     }
 }
 
+/* Who comes takes the first place that is free. So beyond our own and the last one we know of, the first empty place is
+ * the end: an httpd that is alone reads one key. */
 static void hear(const known *k, apr_pool_t *p)
 {
     const char *us = apr_psprintf(p, "%" APR_UINT64_T_HEX_FMT "\n", peers.shared->instance);
+    int last = (int)(k->word->place > k->word->last ? k->word->place : k->word->last), highest = 0;
     apr_uint32_t others = 0;
     int i;
 
@@ -222,20 +233,24 @@ static void hear(const known *k, apr_pool_t *p)
         ha_call call = call_of(k, p);
         ha_value value;
         char *note;
-        apr_status_t rv = ha_store_get(k->session.store, &call, key_of(k, i, p), &value, NULL);
-        if (APR_STATUS_IS_NOTFOUND(rv))
+        apr_status_t rv;
+        if (k->word->place == (apr_uint32_t)i + 1)
             continue;
+        rv = ha_store_get(k->session.store, &call, key_of(k, i, p), &value, NULL);
+        if (APR_STATUS_IS_NOTFOUND(rv)) {
+            if (i >= last)
+                break;
+            continue;
+        }
         if (rv != APR_SUCCESS)
             return;             /* the store is not well: what we knew of the others stands */
-        if ((note = open_note(k, &value, p)) == NULL)
+        if ((note = open_note(k, &value, p)) == NULL || strncmp(note, us, strlen(us)) == 0)
             continue;
-        if (strncmp(note, us, strlen(us)) == 0)
-            continue;
-        if (k->word->place == (apr_uint32_t)i + 1)
-            k->word->place = 0; /* ours had expired, and another one has it */
         others++;
+        highest = i + 1;
         learn(k, i, note);
     }
+    k->word->last = (apr_uint32_t)highest;
     k->word->others = others;
 }
 
@@ -259,7 +274,8 @@ static void *APR_THREAD_FUNC talk(apr_thread_t *thread, void *unused)
         apr_thread_mutex_unlock(peers.mutex);
         for (k = peers.known; k; k = k->next) {
             apr_uint64_t now = (apr_uint64_t)apr_time_now(), due = apr_atomic_read64(&k->word->due);
-            int turn = now >= due && apr_atomic_cas64(&k->word->due, now + EVERY, due) == due;
+            apr_uint64_t next = now + (k->word->others ? EVERY : 2 * EVERY);
+            int turn = now >= due && apr_atomic_cas64(&k->word->due, next, due) == due;
             if (turn || urgent)
                 tell(k, p);
             if (turn)
