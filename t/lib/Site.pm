@@ -10,14 +10,11 @@ use Apache::Test ();
 use Daemon;
 use Tomcat;
 
-sub free_port {
-    my $s = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 0, Proto => 'tcp', Listen => 1) or die "port: $!";
-    return $s->sockport;
-}
+sub free_port { Tomcat::free_port() }
 
 # members => 3, nodes => 2 (memcached; 0: lmdb), scheme => 'http' | 'ajp', conf => "more of the server",
 # proxyset => '...', member => { 2 => 'status=+H' }, balancer => "more of <Proxy>", valve => 1, cluster => 'delta',
-# tomcat => { more for Tomcat->start }, like => a site whose Tomcats are used again
+# tomcat => { more for Tomcat->start }, memcached => [its flags], like => a site whose Tomcats are used again
 sub new {
     my ($class, %a) = @_;
     my $v = Apache::Test::vars();
@@ -54,7 +51,7 @@ sub new {
 sub start_node {
     my ($self, $n) = @_;
     my $port = $self->{node_port}{$n} ||= free_port();
-    $self->{node}{$n} = Daemon->memcached($port);
+    $self->{node}{$n} = Daemon->memcached($port, @{ $self->{memcached} || [] });
 }
 sub node { $_[0]{node}{ $_[1] } }
 
@@ -71,6 +68,11 @@ sub node_keys {
     my ($self, $n) = @_;
     my $raw = $self->ask_node($n, "lru_crawler metadump all\r\n", qr/^END\r?\n\z/m);
     return sort map { s/%([0-9a-fA-F]{2})/chr hex $1/ger } $raw =~ /^key=(\S+)/mg;
+}
+# what it was asked, if it was started with -vv: "get KEY", "set KEY", "add KEY", in order
+sub node_log {
+    my ($self, $n) = @_;
+    return Daemon::tail_of($self->{node}{$n}{log}, 0) =~ /^<\d+ ((?:get|gets|set|add|cas|delete) \S+)/mg;
 }
 sub node_value {
     my ($self, $n, $key, $new) = @_;
