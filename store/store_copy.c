@@ -46,6 +46,18 @@ static void call_of(ha_copy *copy, apr_pool_t *p, ha_call *call)
     call->why = NULL;
 }
 
+/* Between two steps of a write: one that hung, and whose caller has left, must not be finished later, over what was
+ * written meanwhile. */
+static int late(ha_copy *copy)
+{
+    if (apr_time_now() <= copy->deadline) {
+        return 0;
+    }
+    copy->why = "took too long, and was given up half way";
+    copy->rv = APR_TIMEUP;
+    return 1;
+}
+
 static void remove_parts(ha_copy *copy, const ha_envelope *env, apr_pool_t *p)
 {
     ha_call call;
@@ -163,6 +175,9 @@ static apr_status_t write_parts(ha_copy *copy, apr_pool_t *p, ha_envelope *env, 
             copy->why = call.why;
             return rv;
         }
+        if (late(copy)) {
+            return copy->rv;
+        }
     }
     ha_envelope_write(head, env, copy->key, value);
     list->data = head;
@@ -210,7 +225,7 @@ apr_status_t ha_copy_add(ha_copy *copy, apr_pool_t *p)
         return copy->rv;
     }
     /* What is there may expire, or be removed as broken, between the two questions: ask again, not for ever. */
-    for (tries = 0; tries < 3; tries++) {
+    for (tries = 0; tries < 3 && !(tries && late(copy)); tries++) {
         call_of(copy, p, &call);
         copy->rv = copy->node->provider->add(copy->node->at, &call, copy->key, &bytes, copy->env.expires);
         copy->why = call.why;

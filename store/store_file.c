@@ -222,6 +222,11 @@ static apr_status_t write_value(ha_node *node, ha_call *call, const char *key, c
         rv = ha_dir_broken(call, "cannot be written");
         goto leave;
     }
+    if (apr_time_now() > call->deadline) {
+        call->why = "the lock came after the deadline, when somebody else may have written something newer";
+        rv = APR_EGENERAL;
+        goto leave;
+    }
     if (only_new && fstatat(shard, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && is_there(&st, apr_time_now())) {
         rv = APR_EEXIST;
         goto leave;

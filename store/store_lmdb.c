@@ -168,12 +168,12 @@ static apr_status_t get(ha_node *node, ha_call *call, const char *key, ha_blob *
 
 static apr_status_t write_value(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires, int only_new)
 {
-    int err = ha_lmdb_write(node->db, key, value, expires, only_new), swept = 0, dead = 0;
+    int err = ha_lmdb_write(node->db, key, value, expires, only_new, call->deadline), swept = 0, dead = 0;
 
     /* Full: what has expired makes room, at once, and once; and the places of readers that were killed, which
      * keep old pages from being used again. */
     if (err == MDB_MAP_FULL && 0 == mdb_reader_check(node->db->env, &dead) && 0 == ha_lmdb_sweep(node->db, apr_time_now(), call->pool, &swept) && swept + dead > 0) {
-        err = ha_lmdb_write(node->db, key, value, expires, only_new);
+        err = ha_lmdb_write(node->db, key, value, expires, only_new, call->deadline);
     }
     if (err == MDB_KEYEXIST) {
         return APR_EEXIST;

@@ -185,7 +185,7 @@ static int has_room(ha_lmdb *db, apr_size_t len)
     return have >= need;
 }
 
-int ha_lmdb_write(ha_lmdb *db, const char *key, const ha_blob *value, apr_time_t expires, int only_new)
+int ha_lmdb_write(ha_lmdb *db, const char *key, const ha_blob *value, apr_time_t expires, int only_new, apr_time_t deadline)
 {
     MDB_val k = ha_lmdb_key(key), v;
     MDB_txn *txn;
@@ -194,6 +194,10 @@ int ha_lmdb_write(ha_lmdb *db, const char *key, const ha_blob *value, apr_time_t
 
     if (0 != (err = mdb_txn_begin(db->env, NULL, 0, &txn))) {
         return err;
+    }
+    if (apr_time_now() > deadline) {
+        err = ETIMEDOUT;
+        goto leave;
     }
     if (only_new && 0 == mdb_get(txn, db->dbi, &k, &v) && ha_lmdb_is_there(&v, apr_time_now())) {
         err = MDB_KEYEXIST;

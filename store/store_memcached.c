@@ -132,40 +132,12 @@ static apr_status_t ask_with(apr_memcache_t *mc, ha_call *call, ha_question *q)
     return rv;
 }
 
-/* An add that is done once more may meet its own first try: the store knows it by its envelope. */
-static apr_status_t ask(ha_node *node, ha_call *call, ha_question *q)
-{
-    apr_status_t rv = ask_with(node->mc, call, q);
-    apr_memcache_t *mc;
-    apr_pool_t *pool;
-
-    if (stale(rv) && APR_SUCCESS == (rv = fresh(node, call, &mc, &pool))) {
-        rv = ask_with(mc, call, q);
-        apr_pool_destroy(pool);
-    }
-    return rv;
-}
-
 static const char *why_of(apr_status_t rv, ha_call *call)
 {
     char text[128];
 
     return rv == APR_EGENERAL ? "an answer that is none of memcached's"
                               : apr_pstrdup(call->pool, apr_strerror(rv, text, sizeof(text)));
-}
-
-static apr_status_t get(ha_node *node, ha_call *call, const char *key, ha_blob *out)
-{
-    ha_question q = { GET, key };
-    apr_status_t rv = ask(node, call, &q);
-
-    if (rv == APR_SUCCESS) {
-        *out = q.found;
-    }
-    else if (rv != APR_NOTFOUND) {
-        call->why = why_of(rv, call);
-    }
-    return rv;
 }
 
 /* Rounded up, and one more: memcached counts in whole ticks and would be early otherwise. */
@@ -195,34 +167,62 @@ static apr_status_t probe(ha_node *node, ha_call *call)
     return ha_memcached_probe(&node->at, call);
 }
 
-/* A refusal ("SERVER_ERROR object too large for cache", "out of memory") looks like any strange answer from
- * here; but it came on a new connection, and if the node is well, it is the value that it does not take. */
-static apr_status_t refused(ha_node *node, ha_call *call, apr_status_t rv)
+/* An add that is done once more may meet its own first try: the store knows it by its envelope.
+ *
+ * What is strange on a new connection too is either a refusal ("SERVER_ERROR object too large for cache", "out of
+ * memory": apr_memcache does not show the text) or not memcached, or no longer. A probe tells which. */
+static apr_status_t ask(ha_node *node, ha_call *call, ha_question *q)
 {
-    if (rv == APR_EGENERAL && APR_SUCCESS == probe(node, call)) {
-        rv = APR_ENOSPC;
-        call->why = "does not take the value: larger than its item limit, or no memory left";
+    apr_status_t rv = ask_with(node->mc, call, q);
+    apr_memcache_t *mc;
+    apr_pool_t *pool;
+
+    /* Not after the deadline: the caller has left long ago, perhaps for a newer write. */
+    if (!stale(rv) || apr_time_now() > call->deadline) {
+        goto leave;
     }
-    else {
+    if (APR_SUCCESS != (rv = fresh(node, call, &mc, &pool))) {
+        goto leave;
+    }
+    rv = ask_with(mc, call, q);
+    apr_pool_destroy(pool);
+    if (rv == APR_EGENERAL) {
+        if (APR_SUCCESS != probe(node, call)) {
+            return APR_ECONNRESET;
+        }
+        if (q->what == SET || q->what == ADD) {
+            call->why = "does not take the value: larger than its item limit, or no memory left";
+            return APR_ENOSPC;
+        }
+    }
+leave:
+    if (rv != APR_SUCCESS && rv != APR_NOTFOUND && rv != APR_EEXIST) {
         call->why = why_of(rv, call);
     }
+    return rv;
+}
+
+static apr_status_t get(ha_node *node, ha_call *call, const char *key, ha_blob *out)
+{
+    ha_question q = { GET, key };
+    apr_status_t rv = ask(node, call, &q);
+
+    *out = q.found;
     return rv;
 }
 
 static apr_status_t put(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires)
 {
     ha_question q = { SET, key, value, ha_memcached_ttl(expires) };
-    apr_status_t rv = ask(node, call, &q);
 
-    return rv == APR_SUCCESS ? rv : refused(node, call, rv);
+    return ask(node, call, &q);
 }
 
 static apr_status_t add(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires)
 {
     ha_question q = { ADD, key, value, ha_memcached_ttl(expires) };
-    apr_status_t rv = ask(node, call, &q);
 
-    return rv == APR_SUCCESS || rv == APR_EEXIST ? rv : refused(node, call, rv);
+    return ask(node, call, &q);
 }
 
 static apr_status_t remove_(ha_node *node, ha_call *call, const char *key)
@@ -230,11 +230,7 @@ static apr_status_t remove_(ha_node *node, ha_call *call, const char *key)
     ha_question q = { DELETE, key };
     apr_status_t rv = ask(node, call, &q);
 
-    if (rv == APR_SUCCESS || rv == APR_NOTFOUND) {
-        return APR_SUCCESS;
-    }
-    call->why = why_of(rv, call);
-    return rv;
+    return rv == APR_NOTFOUND ? APR_SUCCESS : rv;
 }
 
 const ha_store_provider ha_store_memcached = {

@@ -159,6 +159,63 @@ static void killed(void *baton)
     apr_pool_destroy(pchild);
 }
 
+/* A process that holds the write lock until a byte comes. */
+static pid_t hold_the_lock(const char *dir, int *go)
+{
+    int fds[2], held[2];
+    MDB_env *env;
+    MDB_txn *txn;
+    pid_t pid;
+    char c;
+
+    if (pipe(fds) != 0 || pipe(held) != 0) {
+        return 0;
+    }
+    fflush(stdout);
+    if ((pid = fork()) == 0) {
+        close(fds[1]);          /* or the parent's death would not be seen */
+        if (mdb_env_create(&env) == 0 && mdb_env_set_maxreaders(env, 2048) == 0 && mdb_env_open(env, dir, MDB_NOTLS | MDB_NOSYNC, 0600) == 0
+            && mdb_txn_begin(env, NULL, 0, &txn) == 0 && write(held[1], "h", 1) == 1 && read(fds[0], &c, 1) >= 0) {
+            mdb_txn_abort(txn);
+            mdb_env_close(env);
+        }
+        _exit(0);
+    }
+    close(fds[0]);
+    close(held[1]);
+    *go = fds[1];
+    if (read(held[0], &c, 1) != 1) {
+        pid = 0;
+    }
+    close(held[0]);
+    return pid;
+}
+
+static void locked(void *baton)
+{
+    const char *dir = apr_pstrcat(p, server_dir(p), "/locked", NULL), *key = test_key(p, "ha:b", 1), *other = test_key(p, "ha:b", 2);
+    ha_store *store = lmdb_of(dir, "");
+    apr_pool_t *pchild = store_child(store, p);
+    ha_store_facts facts;
+    ha_call call;
+    int go = -1, i;
+    pid_t pid;
+
+    ok(put(store, other, 10, 0, &call) == APR_SUCCESS && (pid = hold_the_lock(dir, &go)) != 0, "another process holds the write lock");
+    ok(put(store, key, 10, 0, &call) != APR_SUCCESS, "a write comes back without it: %s", call.why);
+    ha_store_node_facts(store, 0, p, &facts);
+    ok(strcmp(facts.state, "down") == 0 && facts.timeouts == 1 && put(store, key, 10, 0, &call) != APR_SUCCESS, "the node is down, and the next one does not wait");
+    ok(write(go, "g", 1) == 1 && waitpid(pid, NULL, 0) == pid, "the lock is free");
+    for (i = 0; i < 300 && (strcmp(facts.state, "up") != 0 || ha_executor_stuck(store->executor, 0) > 0); i++) {
+        ha_store_tend(store, p, apr_time_now());
+        apr_sleep(20000);
+        ha_store_node_facts(store, 0, p, &facts);
+    }
+    ok(i < 300 && get(store, other) == APR_SUCCESS, "a probe finds it well");
+    ok(get(store, key) == APR_NOTFOUND, "the write that was left behind was not done late");
+    apr_pool_destroy(pchild);
+}
+
 static void shared(void *baton)
 {
     const char *dir = apr_pstrcat(p, server_dir(p), "/shared", NULL);
@@ -248,6 +305,7 @@ int main(void)
     apr_pool_create(&p, NULL);
     in_child(full, NULL);
     in_child(killed, NULL);
+    in_child(locked, NULL);
     in_child(shared, NULL);
     not_ours();
     bad = tap_done();
