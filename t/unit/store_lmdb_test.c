@@ -199,7 +199,7 @@ static void locked(void *baton)
     ha_store_facts facts;
     ha_call call;
     int go = -1, i;
-    pid_t pid;
+    pid_t pid = 0;
 
     ok(put(store, other, 10, 0, &call) == APR_SUCCESS && (pid = hold_the_lock(dir, &go)) != 0, "another process holds the write lock");
     ok(put(store, key, 10, 0, &call) != APR_SUCCESS, "a write comes back without it: %s", call.why);
