@@ -479,7 +479,7 @@ void *ha_config_create(apr_pool_t *p, char *dir)
     ha_config *c = apr_pcalloc(p, sizeof(*c));
 
     c->enabled = c->copies = c->backup = c->ttl = c->retry = c->on_missing = c->journal = UNSET;
-    c->drain_moves = c->failback_home = UNSET;
+    c->drain_moves = c->failback_home = c->failback_rate = UNSET;
     c->store_timeout = c->max_size = c->member_timeout = UNSET;
     c->retry_max = UNSET;
     c->retry_body = UNSET;
@@ -553,6 +553,7 @@ void ha_config_fill_in(ha_config *c, const ha_written *w)
     DEFAULT_NUMBER(member_timeout, 0);
     DEFAULT_NUMBER(drain_moves, 0);
     DEFAULT_NUMBER(failback_home, 0);
+    DEFAULT_NUMBER(failback_rate, DEFAULT_FAILBACK_RATE);
     DEFAULT_NUMBER(on_missing, HA_CONTINUE);
     DEFAULT_POINTER(secret_line, APR_ARRAY_IDX(w->secrets, 0, ha_secret_line *));
     DEFAULT_NUMBER(journal, DEFAULT_JOURNAL);

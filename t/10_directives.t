@@ -28,6 +28,9 @@ my @good = (
     'SessionHASecret file:secret', 'SessionHASecret file:/etc/secret file:/etc/secret.old',
     'SessionHAIgnore \.(?:css|js)$', "SessionHAIgnore \\.css\$\nSessionHAIgnore \\.js\$",
     'SessionHARetry off', 'SessionHARetry safe', 'SessionHARetry idempotent max=10 body=64m', 'SessionHARetry safe body=0',
+    'SessionHAMemberTimeout off', 'SessionHAMemberTimeout 5', 'SessionHAMemberTimeout 500ms',
+    'SessionHAFailback stay', 'SessionHAFailback home', 'SessionHAFailback home rate=1', 'SessionHAFailback home rate=10000',
+    'SessionHADrain wait', 'SessionHADrain move',
     'SessionHAJournal 1', 'SessionHAJournal 65536',
 );
 
@@ -68,6 +71,11 @@ my @wrong = (
     ['SessionHARetry safe max'      => qr/allowed after the first word: max=N, body=BYTES/],
     ['SessionHARetry safe max=0'    => qr/allowed: a number from 1 to 10/],
     ['SessionHARetry safe body=65m' => qr/allowed: a number from 0 to 67108864/],
+    (map { ["SessionHAMemberTimeout $_" => qr/allowed: .*off|off.*$time/] } qw(0 -1 never 10x)),
+    (map { ["SessionHAFailback $_"  => qr/'\Q$_\E' is not known; allowed: stay, home/] } qw(back off)),
+    ['SessionHAFailback home 5'     => qr/allowed after the first word: rate=N/],
+    ['SessionHAFailback home rate=0' => qr/allowed: a number from 1 to 10000/],
+    (map { ["SessionHADrain $_"     => qr/'\Q$_\E' is not known; allowed: wait, move/] } qw(on now)),
     (map { ["SessionHAJournal $_"   => qr/allowed: a number from 1 to 65536/] } qw(0 65537 many)),
 );
 
@@ -81,7 +89,7 @@ my @sections = (
 my @examples = glob "$v->{srcdir}/conf/*.conf";
 my %once = map { (split)[0] => $_ } reverse @good;
 
-plan tests => @good + 2 * @wrong + 3 * (keys %once) + @examples + 2;
+plan tests => @good + 2 * @wrong + 3 * (keys %once) + @examples + 3;
 
 sub check {
     my $conf = shift;
@@ -131,5 +139,11 @@ for my $file (@examples) {
     open my $fh, '<', "$v->{srcdir}/conf/session_ha.conf" or die $!;
     my ($rc, $out) = check(join '', map { s/^#//r } grep { /^#SessionHA/ } <$fh>);
     is $rc, 0, "the values that conf/session_ha.conf shows" or diag $out;
+}
+{
+    open my $fh, '<', "$v->{srcdir}/conf/session_ha.conf" or die $!;
+    my %all = map { /^#?(SessionHA\w*) / ? ($1 => 1) : () } <$fh>;      # all of them: t/check_directives.sh sees to it
+    delete @all{ map { (split ' ', $_->[0])[0] } @wrong };
+    is join(' ', sort keys %all), '', 'each directive has its wrong values here';
 }
 is GET('/ht/')->code, 500, 'not in .htaccess';
