@@ -383,7 +383,7 @@ static ha_server servers[3];
 
 static int start_lmdb(apr_pool_t *p, const char **urls)
 {
-    urls[0] = apr_pstrcat(p, "lmdb:", server_dir(p), "/lmdb", NULL);
+    urls[0] = apr_pstrcat(p, "lmdb:", server_dir(), "/lmdb", NULL);
     return 1;
 }
 
@@ -446,20 +446,20 @@ static int start_redis3(apr_pool_t *p, const char **urls)
 
 static int start_file(apr_pool_t *p, const char **urls)
 {
-    urls[0] = apr_pstrcat(p, "file:", server_dir(p), "/files", NULL);
+    urls[0] = apr_pstrcat(p, "file:", server_dir(), "/files", NULL);
     return 1;
 }
 
 static int start_file2(apr_pool_t *p, const char **urls)
 {
-    urls[0] = apr_pstrcat(p, "file:", server_dir(p), "/files1", NULL);
-    urls[1] = apr_pstrcat(p, "file:", server_dir(p), "/files2", NULL);
+    urls[0] = apr_pstrcat(p, "file:", server_dir(), "/files1", NULL);
+    urls[1] = apr_pstrcat(p, "file:", server_dir(), "/files2", NULL);
     return 2;
 }
 
 static int start_sqlite(apr_pool_t *p, const char **urls)
 {
-    urls[0] = apr_pstrcat(p, "dbd:sqlite3,", server_dir(p), "/sqlite/sessions.db", NULL);
+    urls[0] = apr_pstrcat(p, "dbd:sqlite3,", server_dir(), "/sqlite/sessions.db", NULL);
     return 1;
 }
 

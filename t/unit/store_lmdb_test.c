@@ -65,7 +65,7 @@ static apr_status_t add_again(ha_store *store)
 
 static void full(void *baton)
 {
-    ha_store *store = lmdb_of(apr_pstrcat(p, server_dir(p), "/full", NULL), "?size=2m");
+    ha_store *store = lmdb_of(apr_pstrcat(p, server_dir(), "/full", NULL), "?size=2m");
     apr_pool_t *pchild = store_child(store, p);
     apr_time_t soon = apr_time_now() + 2 * SECOND;
     ha_store_facts facts;
@@ -134,7 +134,7 @@ static int readers(const char *dir)
 
 static void killed(void *baton)
 {
-    const char *dir = apr_pstrcat(p, server_dir(p), "/killed", NULL);
+    const char *dir = apr_pstrcat(p, server_dir(), "/killed", NULL);
     ha_store *store = lmdb_of(dir, "");
     apr_pool_t *pchild = store_child(store, p);
     int i, n = 0, before, after;
@@ -193,7 +193,7 @@ static pid_t hold_the_lock(const char *dir, int *go)
 
 static void locked(void *baton)
 {
-    const char *dir = apr_pstrcat(p, server_dir(p), "/locked", NULL), *key = test_key(p, "ha:b", 1), *other = test_key(p, "ha:b", 2);
+    const char *dir = apr_pstrcat(p, server_dir(), "/locked", NULL), *key = test_key(p, "ha:b", 1), *other = test_key(p, "ha:b", 2);
     ha_store *store = lmdb_of(dir, "");
     apr_pool_t *pchild = store_child(store, p);
     ha_store_facts facts;
@@ -218,8 +218,8 @@ static void locked(void *baton)
 
 static void shared(void *baton)
 {
-    const char *dir = apr_pstrcat(p, server_dir(p), "/shared", NULL);
-    ha_store *a = lmdb_of(dir, ""), *b = lmdb_of(apr_pstrcat(p, server_dir(p), "/./shared", NULL), "");
+    const char *dir = apr_pstrcat(p, server_dir(), "/shared", NULL);
+    ha_store *a = lmdb_of(dir, ""), *b = lmdb_of(apr_pstrcat(p, server_dir(), "/./shared", NULL), "");
     apr_pool_t *one = store_child(a, p), *two = store_child(b, p);
     struct stat st;
     ha_call call;
@@ -251,7 +251,7 @@ static apr_status_t prepare(const char *dir, const char **why)
 
 static void not_ours(void)
 {
-    const char *base = server_dir(p), *dir, *why = NULL, *file;
+    const char *base = server_dir(), *dir, *why = NULL, *file;
     ha_store *store;
     apr_pool_t *pchild;
     ha_call call;

@@ -162,17 +162,19 @@ static void remove_dir(void)
     }
 }
 
-const char *server_dir(apr_pool_t *p)
+const char *server_dir(void)
 {
     const char *tmp = getenv("TMPDIR");
     char *dir;
 
     if (removed_at_exit == NULL) {
-        dir = apr_pstrcat(p, tmp ? tmp : "/tmp", "/ha-store-XXXXXX", NULL);
+        tmp = tmp && *tmp ? tmp : "/tmp";
+        dir = malloc(strlen(tmp) + 20);
+        sprintf(dir, "%s/ha-store-XXXXXX", tmp);
         if (mkdtemp(dir) == NULL || chmod(dir, 0755) != 0) {
             bail_out("cannot be made", dir);
         }
-        removed_at_exit = strdup(dir);
+        removed_at_exit = dir;
         made_by = getpid();
         atexit(remove_dir);
     }
@@ -242,7 +244,7 @@ void server_redis(ha_server *server, apr_pool_t *p, const char *password, const 
 /* A directory the servers' user owns. */
 static const char *data_dir(apr_pool_t *p, const char *name)
 {
-    const char *dir = apr_pstrcat(p, server_dir(p), "/", name, NULL);
+    const char *dir = apr_pstrcat(p, server_dir(), "/", name, NULL);
     struct passwd *pw = geteuid() == 0 ? getpwnam("nobody") : NULL;
 
     if (mkdir(dir, 0700) != 0 || (pw && chown(dir, pw->pw_uid, pw->pw_gid) != 0)) {
@@ -386,6 +388,7 @@ int in_child_counting(void (*fn)(void *), void *baton, int *n, int *bad, void (*
     if (numbers == NULL) {
         numbers = shared_memory(2 * sizeof(int));
     }
+    server_dir();       /* made by who removes it */
     fflush(stdout);
     pid = fork();
     if (pid == 0) {

@@ -21,7 +21,7 @@ typedef struct ha_server {
 
 int  server_free_port(void);
 /* A directory of this test, removed with all in it at the end; the servers' user may write in it. */
-const char *server_dir(apr_pool_t *p);
+const char *server_dir(void);
 
 /* Fails the test and ends it if the program is missing or does not come up. */
 void server_memcached(ha_server *, apr_pool_t *p, const char *extra);
