@@ -231,9 +231,9 @@ static HA_APART int attempt_it(request_rec *r, proxy_worker *worker, proxy_serve
 
     q->inside = 1;              /* what we run now comes through here again */
     /* A body that cannot be sent twice goes only to a member that has the session: it could say "missing". */
-    if (is_wrong_member(q, worker)
-        || (q->has_body && q->captures && !q->slow && q->sid.id && q->sid.route && !ha_repeat_fits(q, r)
-            && !ha_owner_is_known(q)))
+    if (q->has_body && q->captures && !q->looked && q->sid.id && q->sid.route && !ha_repeat_fits(q, r))
+        q->doubt = !ha_owner_is_sure(q);
+    if (q->doubt || is_wrong_member(q, worker))
         status = run_at_owner(q, r, &a);
     else
         status = run(q, r, &a, worker, a.url);

@@ -21,6 +21,7 @@ APLOG_USE_MODULE(session_ha);
 
 #define GATE_POLL apr_time_from_msec(2)
 #define ANSWER_POLL apr_time_from_msec(20)
+#define SURE apr_time_from_sec(5)   /* a member that has shown it has the session has not lost it since */
 #define EPOCHS_MAX 16           /* claims in a row that are followed within one request */
 
 /* ---- the gate -------------------------------------------------------------------- */
@@ -80,7 +81,7 @@ static int known_or_our_turn(ha_request *q, request_rec *r, ha_owner *own, int *
     for (;;) {
         apr_time_t now = apr_time_now();
         *known = ha_table_owner(table, &q->session.digest, own);
-        if (*known && own->gate <= now && own->route[0] && well_since(q, own->route, own->since)) {
+        if (*known && !q->doubt && own->gate <= now && own->route[0] && well_since(q, own->route, own->since)) {
             q->move.epoch = own->version.epoch;
             q->move.owner = apr_pstrdup(r->pool, own->route);
             return 1;
@@ -298,11 +299,13 @@ static located locate(ha_request *q, request_rec *r)
         return KNOWN;
     }
     q->moved = q->restore = q->tell_none = 0;
+    q->looked = 1;
     settled = settle_in_store(q, r, &own, known);
     if (q->move.forged && !(settled && q->moved))       /* else the line on the takeover says it */
         ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r, "%s: a record in the store is not ours and was not used: %s",
                       q->balancer->s->name, q->move.why);
     if (!settled) {
+        q->tell_none = q->move.found != HA_BACKUP_FOUND;    /* who is asked need not say that it is missing */
         q->move.owner = NULL;
         ha_owner_open_gate(q);
         return LOST;
@@ -363,11 +366,12 @@ int ha_owner_settle(ha_request *q, request_rec *r, apr_time_t now)
     return DECLINED;
 }
 
-int ha_owner_is_known(ha_request *q)
+int ha_owner_is_sure(ha_request *q)
 {
     ha_owner it;
-    return ha_table_owner(ha_request_table(), &ha_request_session(q)->digest, &it) && it.route[0]
-           && strcmp(it.route, q->sid.route) == 0;
+    const char *route = q->move.owner ? q->move.owner : q->sid.route;
+    return ha_table_owner(ha_request_table(), &ha_request_session(q)->digest, &it) && strcmp(it.route, route) == 0
+           && it.version.seq > 0 && apr_time_now() - it.since < SURE;
 }
 
 int ha_owner_left(ha_request *q, const char *route)

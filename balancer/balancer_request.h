@@ -77,6 +77,8 @@ typedef struct ha_request {
 
     /* a takeover, or a return to a member that was in error */
     unsigned slow : 1;          /* the owner was asked for */
+    unsigned looked : 1;        /* not only what is known here: in the store as well */
+    unsigned doubt : 1;         /* the owner may have lost it: give it the backup, whatever is known here */
     unsigned moved : 1;         /* it has a new owner since this request */
     unsigned restore : 1;       /* the owner has to be given the backup before the attempt */
     unsigned in_field : 1;      /* the backup goes with the request: the member has it when it answers */
@@ -136,8 +138,8 @@ int ha_owner_settle(ha_request *q, request_rec *r, apr_time_t now);
 /* Where the session lives, asked while a member is being tried. 1: q->move.owner, and what has to be done there; 0: nobody
  * can tell. */
 int ha_owner_locate(ha_request *q, request_rec *r);
-/* 1: this httpd knows that the member of the client's route has the session. */
-int ha_owner_is_known(ha_request *q);
+/* 1: the session's member has shown just now that it has the session. */
+int ha_owner_is_sure(ha_request *q);
 /* 1: ours now; opened at the latest with the request's pool. patient: ha_table_close_gate */
 int ha_owner_close_gate(ha_request *q, request_rec *r, int patient);
 void ha_owner_open_gate(ha_request *q);

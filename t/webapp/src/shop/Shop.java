@@ -95,7 +95,7 @@ public class Shop extends HttpServlet {
             request.getSession();
             line(request, response, "url=" + response.encodeURL(request.getContextPath() + "/count"));
             break;
-        case "/body":               // count, and read the body
+        case "/body":               // read the body, and count; body?ms=N: then wait
             body(request, response);
             break;
         case "/set":                // set?what=trap|plain
@@ -277,6 +277,7 @@ public class Shop extends HttpServlet {
         }
         line(request, response,
                 "body=" + bytes.length + " sha256=" + sha256(bytes) + " count=" + increment(request.getSession()));
+        sleep(request);
     }
 
     private static void set(HttpServletRequest request, HttpServletResponse response) throws IOException {
