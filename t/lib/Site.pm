@@ -14,7 +14,7 @@ sub free_port { Tomcat::free_port() }
 
 # members => 3, nodes => 2 (memcached; 0: lmdb), scheme => 'http' | 'ajp', conf => "more of the server",
 # proxyset => '...', member => { 2 => 'status=+H' }, balancer => "more of <Proxy>", valve => 1, cluster => 'delta',
-# tomcat => { more for Tomcat->start }, memcached => [its flags], like => a site whose Tomcats are used again
+# tomcat => { more for Tomcat->start }, each => { 2 => { the same for one } }, memcached => [its flags], like => a site whose Tomcats are used again
 sub new {
     my ($class, %a) = @_;
     my $v = Apache::Test::vars();
@@ -40,7 +40,7 @@ sub new {
         return $self;
     }
     my @tomcats = map { { route => "tomcat$_", secret_file => $self->{secret}, valve => $a{valve} // 1, context => '',
-        %{ $a{tomcat} || {} } } } 1 .. $n;
+        %{ $a{tomcat} || {} }, %{ ($a{each} || {})->{$_} || {} } } } 1 .. $n;
     @tomcats = Tomcat->delta(@tomcats) if ($a{cluster} // '') eq 'delta';
     $self->{tomcats} = [Tomcat->start_all(@tomcats)];
     $self->{port} = free_port();
