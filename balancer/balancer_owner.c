@@ -298,6 +298,10 @@ static located locate(ha_request *q, request_rec *r)
         q->restore = q->tell_none = 0;
         return KNOWN;
     }
+    else {
+        /* An earlier attempt of this request may have looked too, before answers that came while it ran. */
+        q->move.found = HA_BACKUP_UNASKED;
+    }
     q->moved = q->restore = q->tell_none = 0;
     q->looked = 1;
     settled = settle_in_store(q, r, &own, known);

@@ -97,10 +97,15 @@ apr_status_t ha_move_look(const ha_session *s, ha_call *call, ha_move *m)
     return rv;
 }
 
-/* The epoch turned out to be a later one: its owner may have handed over something since. */
-static void read_later(const ha_session *s, ha_call *call, ha_move *m)
+/* The session has left the epoch that we looked in. Whoever stores a backup looks for the next claim before it counts
+ * (session_capture.c); so what counted there is found now that there is a claim, and may be newer than what we found
+ * before. In a later epoch its owner may have handed over something since. */
+static void read_later(const ha_session *s, ha_call *call, ha_move *m, apr_uint64_t left)
 {
-    if (m->found == HA_BACKUP_FOUND || m->found == HA_BACKUP_ABSENT || m->found == HA_BACKUP_TOMBSTONE)
+    if (m->found != HA_BACKUP_FOUND && m->found != HA_BACKUP_ABSENT && m->found != HA_BACKUP_TOMBSTONE)
+        return;
+    (void)read_place(s, call, left, m);
+    if (m->epoch != left)
         (void)read_place(s, call, m->epoch, m);
 }
 
@@ -123,6 +128,7 @@ apr_status_t ha_move_follow(const ha_session *s, ha_call *call, ha_move *m)
 {
     ha_value value;
     ha_store_trace trace = { 0 };
+    apr_uint64_t left = m->epoch;
     apr_status_t rv;
 
     rv = ha_store_get(s->store, call, ha_key_claim(&s->digest, m->epoch + 1, call->pool), &value, &trace);
@@ -132,7 +138,7 @@ apr_status_t ha_move_follow(const ha_session *s, ha_call *call, ha_move *m)
     else if (!APR_STATUS_IS_NOTFOUND(rv))
         m->why = call->why;
     if (rv == APR_SUCCESS)
-        read_later(s, call, m);
+        read_later(s, call, m, left);
     return rv;
 }
 
@@ -164,13 +170,15 @@ apr_status_t ha_move_claim(const ha_session *s, ha_call *call, ha_move *m, const
                       apr_time_now() + CLAIM_LIFE(ttl), &theirs, &trace);
     m->trips += trace.trips;
     if (rv == APR_SUCCESS) {
+        read_later(s, call, m, m->epoch);
         m->epoch++;
         m->owner = to;
     }
     else if (APR_STATUS_IS_EEXIST(rv)) {
+        apr_uint64_t left = m->epoch;
         rv = take_claim(s, call, &theirs, m, NULL);
         if (rv == APR_SUCCESS) {
-            read_later(s, call, m);
+            read_later(s, call, m, left);
             rv = APR_EEXIST;
         }
     }
