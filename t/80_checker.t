@@ -38,6 +38,9 @@ my @bad = (
     'P2 P1 P1' => 'a stale member answers' => [ask(a => GET => 1, 2, 1, 'A'), moved(2, 'A', 'B', 3), ask(b => GET => 3, 4, 2, 'B'), ask(c => GET => 4.5, 4.6, 3, 'B'),
         moved(3, 'B', 'A', 5), ask(d => GET => 5, 6, 2, 'A')],
     'P3 P1' => 'an acknowledged update is gone' => [ask(a => GET => 1, 2, 1, 'A'), ask(b => GET => 3, 4, 2, 'A'), ask(b2 => GET => 4.1, 4.2, 3, 'A'), moved(2, 'A', 'B', 5), ask(c => GET => 5, 6, 3, 'B')],
+    # run again where the session went, from a backup that is older than the last answer
+    'P3 P1' => 'a repeated GET meets an old backup' => [ask(a => GET => 1, 2, 1, 'A'), ran(b => 2, 'A', 3), ask(c => GET => 3.1, 3.2, 3, 'A'), moved(2, 'A', 'B', 4),
+        (ask(b => GET => 3, 5, 2, 'B'))[0], ran(b => 2, 'B', 4)],
     P3 => 'the session is another one' => [ask(a => GET => 1, 2, 1, 'A'), ask(b => GET => 3, 4, 2, 'A', id => 'bb')],
     P1 => 'a value at two members at once' => [ask(a => GET => 1, 2, 1, 'A'), ask(b => GET => 3, 6, 2, 'A'), moved(2, 'A', 'B', 4), ask(c => GET => 3, 6, 2, 'B')],
     P1 => 'another member, and nobody says why' => [ask(a => GET => 1, 2, 1, 'A'), ask(b => GET => 3, 4, 2, 'B')],

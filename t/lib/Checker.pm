@@ -41,6 +41,11 @@ sub check {
     push @{ $moves{ $_->{s} } }, $_ for @{ $of{move} || [] };
     for my $s (sort keys %session) {
         my @requests = sort { $a->{sent} <=> $b->{sent} } @{ $session{$s} };
+        # when it was run, if the application says so: later than it was sent, so more is known to come before it
+        for my $r (grep { answered($_) } @requests) {
+            my ($run) = grep { $_->{value} == $r->{value} && $_->{member} eq $r->{member} } @{ $ran{ $r->{rid} } || [] };
+            $r->{from} = max($r->{sent}, $run ? $run->{at} : 0);
+        }
         $self->is_the_same_session($s, @requests);
         $self->never_goes_back($s, @requests);
         $self->given_once($s, @requests);
@@ -73,13 +78,13 @@ sub is_the_same_session {
     }
 }
 
-# What is sent after an answer has come sees more than that answer.
+# What is run after an answer has come sees more than that answer.
 sub never_goes_back {
     my ($self, $s, @requests) = @_;
     my @done = sort { $a->{done} <=> $b->{done} } grep { answered($_) } @requests;
     my ($seen, %had);
-    for my $r (grep { answered($_) } @requests) {
-        while (@done && $done[0]{done} < $r->{sent}) {
+    for my $r (sort { $a->{from} <=> $b->{from} } grep { answered($_) } @requests) {
+        while (@done && $done[0]{done} < $r->{from}) {
             my $d = shift @done;
             $seen = $d if !$seen || $d->{value} > $seen->{value};
             $had{ $d->{member} } = 1;
