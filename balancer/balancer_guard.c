@@ -52,6 +52,32 @@ void ha_guard_remove(apr_table_t *fields)
         apr_table_unset(fields, the_fields[i]);
 }
 
+/* Out of a member's answer; backup, missing: what those fields said, or NULL. */
+void ha_guard_answer(apr_table_t *fields, const char **backup, const char **missing)
+{
+    const apr_array_header_t *all = apr_table_elts(fields);
+    const apr_table_entry_t *e = (const apr_table_entry_t *)all->elts, *end = e + all->nelts;
+    int others = 0;
+
+    *backup = *missing = NULL;
+    for (; e < end; e++) {
+        if (!is_ours(e->key))
+            continue;
+        if (*backup == NULL && strcasecmp(e->key, HA_FIELD_BACKUP) == 0)
+            *backup = e->val;
+        else if (*missing == NULL && strcasecmp(e->key, HA_FIELD_MISSING) == 0)
+            *missing = e->val;
+        else
+            others = 1;
+    }
+    if (others)
+        ha_guard_remove(fields);
+    if (*backup)
+        apr_table_unset(fields, HA_FIELD_BACKUP);
+    if (*missing)
+        apr_table_unset(fields, HA_FIELD_MISSING);
+}
+
 /* For every proxied request where SessionHA is off: the member's adapter believes what comes from this httpd. */
 void ha_guard_client(const request_rec *r)
 {

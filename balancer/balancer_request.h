@@ -155,6 +155,7 @@ void ha_request_finish(ha_request *q, request_rec *r);
 
 int  ha_guard_has_ours(const apr_table_t *fields);  /* is there a field of our protocol? */
 void ha_guard_remove(apr_table_t *fields);
+void ha_guard_answer(apr_table_t *fields, const char **backup, const char **missing);
 void ha_guard_client(const request_rec *r);         /* removes them from what a client sent */
 /* The same; cookie: its first Cookie field, or NULL; body: does one follow? */
 void ha_guard_look(const request_rec *r, const char **cookie, int *body);

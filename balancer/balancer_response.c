@@ -222,14 +222,10 @@ static int has_left(ha_request *q)
 
 void ha_response_take(ha_request *q, request_rec *r)
 {
-    const char *backup = NULL, *missing = NULL;
+    const char *backup, *missing;
 
     q->answered = 1;
-    if (ha_guard_has_ours(r->headers_out)) {
-        backup = apr_table_get(r->headers_out, HA_FIELD_BACKUP);
-        missing = apr_table_get(r->headers_out, HA_FIELD_MISSING);
-        ha_guard_remove(r->headers_out);
-    }
+    ha_guard_answer(r->headers_out, &backup, &missing);
     if (q->gate && q->mode != HA_NATIVE_BACKUP)
         ha_owner_open_gate(q);
     if (has_left(q)) {

@@ -9,9 +9,13 @@
 
 const char *ha_key_backup(const ha_digest *d, apr_uint64_t epoch, apr_pool_t *p)
 {
-    char hex[HA_DIGEST_HEX + 1];
-    ha_digest_hex(d, hex);
-    return apr_pstrcat(p, "ha:b:", hex, epoch % 2 ? "" : ":2", NULL);
+    static const char head[] = "ha:b:", even[] = ":2";
+    char *key = apr_palloc(p, sizeof head - 1 + HA_DIGEST_HEX + sizeof even);
+    memcpy(key, head, sizeof head - 1);
+    ha_digest_hex(d, key + sizeof head - 1);
+    if (epoch % 2 == 0)
+        memcpy(key + sizeof head - 1 + HA_DIGEST_HEX, even, sizeof even);
+    return key;
 }
 
 const char *ha_key_claim(const ha_digest *d, apr_uint64_t epoch, apr_pool_t *p)

@@ -52,6 +52,30 @@ static void check_digest(apr_pool_t *p)
     ok(memcmp(&a, &b, sizeof(a)) != 0, "long ones are not cut");
 }
 
+/* Digests are kept: what is found in a place must be this session's, whoever was there before. */
+static void check_kept(apr_pool_t *p)
+{
+    enum { N = 5000 };          /* more than there are places */
+    static const char *const balancers[] = { "balancer://a", "balancer://b" };
+    ha_digest *first = apr_palloc(p, 2 * N * sizeof(ha_digest)), again;
+    char id[40];
+    int i, wrong = 0;
+
+    for (i = 0; i < 2 * N; i++) {
+        apr_snprintf(id, sizeof(id), "%032X", i / 2);
+        ha_digest_make(balancers[i % 2], id, &first[i]);
+        wrong += i > 0 && memcmp(&first[i], &first[i - 1], sizeof(ha_digest)) == 0;
+    }
+    for (i = 2 * N - 1; i >= 0; i--) {
+        apr_snprintf(id, sizeof(id), "%032X", i / 2);
+        ha_digest_make(balancers[i % 2], id, &again);
+        wrong += memcmp(&first[i], &again, sizeof(again)) != 0;
+        ha_digest_make(balancers[i % 2], id, &again);
+        wrong += memcmp(&first[i], &again, sizeof(again)) != 0;
+    }
+    ok(!wrong, "a kept digest is that of this session");
+}
+
 static void check_secret(apr_pool_t *p)
 {
     ha_version v = { 3, 19 };
@@ -317,6 +341,7 @@ int main(void)
     apr_initialize();
     apr_pool_create(&p, NULL);
     check_digest(p);
+    check_kept(p);
     check_secret(p);
     check_macs(p);
     check_known_record(p);
