@@ -32,7 +32,7 @@ sow() {
     none)    what='nothing: must stay green' ;;
     fence)   what='a member that slept while its sessions moved is believed'
              plant session/session_table.c 's/if \(v\.epoch < e->epoch\)\s+answer = HA_PUT_FENCED;\s+else //'
-             plant balancer/balancer_response.c 's/(static int has_left\(ha_request \*q\)\n\{\n    return )/${1}0 \&\& /'
+             plant balancer/balancer_response.c 's/(static int has_left\(ha_request \*q\)\n\{\n)/${1}    if (q)\n        return 0;\n/'
              plant session/session_capture.c 's/if \(shared && answer == HA_CAPTURE_STORED && claimed_elsewhere/if (0 \&\& shared \&\& claimed_elsewhere/' ;;
     claim)   what='whoever claims a session gets it'
              plant session/session_failover.c 's/(rv = ha_store_)add(\(s->store, call, ha_key_claim\(&s->digest, m->epoch \+ 1, call->pool\), &mine,\s+apr_time_now\(\) \+ CLAIM_LIFE\(ttl\), )&theirs, /${1}put$2/'

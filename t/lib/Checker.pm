@@ -146,8 +146,8 @@ sub gaps_are_explained {
 # ---- P1: one owner -----------------------------------------------------------------------------------------------
 
 # Answers in the order of their values: the member changes only where an httpd says that the session moved there,
-# after it had come to the member before and before the first answer of the new one (and the line of the log that says
-# so may be late by the slack). An epoch has one owner, whoever says it.
+# after it had come to the member before. It says so when the request that moved it has ended, which may be after the
+# first answer of the new member to another one. An epoch has one owner, whoever says it.
 sub one_owner {
     my ($self, $s, $moves, @requests) = @_;
     my %owner;
@@ -158,17 +158,26 @@ sub one_owner {
     }
     my ($here, $since, $last);
     for my $r (sort { $a->{value} <=> $b->{value} } grep { answered($_) } @requests) {
-        if (!defined $here || $r->{member} ne $here) {
-            if (defined $here && !grep { $_->{to} eq $r->{member} && $_->{at} >= $since && $_->{at} <= $r->{done} + $self->{slack} } @$moves) {
-                # an httpd that is killed may not have come to say it
-                my $lost = grep { $_->{kind} =~ /^httpd\.(?!graceful)/ && $_->{begin} <= $r->{done} && $_->{end} >= $since } @{ $self->{faults} };
-                if ($lost) { $self->{counts}{untold}++ }
-                else { $self->broken('P1', $s, $r->{done}, "$last->{value} at $here ($last->{rid}), $r->{value} at $r->{member} ($r->{rid}): nobody says that the session moved") }
-            }
-            ($here, $since) = ($r->{member}, $r->{sent});
+        if (defined $here && $r->{member} ne $here) {
+            my @may = grep { $_->{sent} <= $r->{done} && $_->{done} >= $since } @requests;
+            my $late = max(map { $_->{done} } @may) + $self->{slack};
+            if (grep { $_->{to} eq $r->{member} && $_->{at} >= $since && $_->{at} <= $late } @$moves) { }
+            elsif ($self->could_not_tell($since, $r->{done}, @may)) { $self->{counts}{untold}++ }
+            else { $self->broken('P1', $s, $r->{done}, "$last->{value} at $here ($last->{rid}), $r->{value} at $r->{member} ($r->{rid}): nobody says that the session moved") }
         }
+        ($here, $since) = ($r->{member}, $r->{sent}) if !defined $here || $r->{member} ne $here;
         $last = $r;
     }
+}
+
+# An httpd that ended between the two points, or under one of the requests, could not say that it had moved the session.
+sub could_not_tell {
+    my ($self, $from, $to, @requests) = @_;
+    for my $f (grep { $_->{kind} =~ /^httpd\.(?!graceful)/ } @{ $self->{faults} }) {
+        return 1 if $f->{begin} <= $to && $f->{end} >= $from;
+        return 1 if grep { !answered($_) && $_->{httpd} == $f->{httpd} && $_->{sent} <= $f->{end} && $_->{done} >= $f->{begin} } @requests;
+    }
+    return 0;
 }
 
 # ---- P4, and what may fail at all ------------------------------------------------------------------------------------
