@@ -160,7 +160,7 @@ sub one_owner {
     for my $r (sort { $a->{value} <=> $b->{value} } grep { answered($_) } @requests) {
         if (defined $here && $r->{member} ne $here) {
             my @may = grep { $_->{sent} <= $r->{done} && $_->{done} >= $since } @requests;
-            my $late = max(map { $_->{done} } @may) + $self->{slack};
+            my $late = max(map { $_->{done} } $r, @may) + $self->{slack};
             if (grep { $_->{to} eq $r->{member} && $_->{at} >= $since && $_->{at} <= $late } @$moves) { }
             elsif ($self->could_not_tell($since, $r->{done}, @may)) { $self->{counts}{untold}++ }
             else { $self->broken('P1', $s, $r->{done}, "$last->{value} at $here ($last->{rid}), $r->{value} at $r->{member} ($r->{rid}): nobody says that the session moved") }
