@@ -253,8 +253,8 @@ static const char *data_dir(apr_pool_t *p, const char *name)
     return dir;
 }
 
-/* Runs a program to its end, as the servers run. */
-static void run_program(const char *const *argv)
+/* Runs a program to its end, as the servers run; its status. */
+static int status_of_program(const char *const *argv)
 {
     int status = -1, null;
     pid_t pid;
@@ -270,7 +270,12 @@ static void run_program(const char *const *argv)
         execvp(argv[0], (char *const *)argv);
         _exit(127);
     }
-    if (waitpid(pid, &status, 0) != pid || status != 0) {
+    return waitpid(pid, &status, 0) == pid ? status : -1;
+}
+
+static void run_program(const char *const *argv)
+{
+    if (status_of_program(argv) != 0) {
         bail_out("is not installed or failed", argv[0]);
     }
 }
@@ -321,6 +326,7 @@ void server_postgres(ha_server *server, apr_pool_t *p)
     int port = server_free_port();
     const char *dir = data_dir(p, apr_psprintf(p, "postgres-%d", port));
     const char *initdb[] = { postgres_bin(p, "initdb"), "-D", dir, "-U", "ha", "-A", "trust", "-N", "--no-locale", "-E", "UTF8", NULL };
+    const char *ready[] = { postgres_bin(p, "pg_isready"), "-q", "-h", "127.0.0.1", "-p", apr_itoa(p, port), NULL };
     int i = 0;
 
     memset(server, 0, sizeof(*server));
@@ -341,6 +347,13 @@ void server_postgres(ha_server *server, apr_pool_t *p)
     server->url = apr_psprintf(p, "dbd:pgsql,host=127.0.0.1,port=%d,user=ha,password=secret,dbname=postgres", server->port);
     run_program(initdb);
     server_start(server);
+    /* it accepts, and says that it is starting up */
+    for (i = 0; status_of_program(ready) != 0; i++) {
+        if (i == 1000) {
+            bail_out("does not get ready", server->name);
+        }
+        usleep(10000);
+    }
 }
 
 void *shared_memory(apr_size_t size)
