@@ -52,6 +52,15 @@ static void ask(ha_request *q, proxy_worker *worker)
     q->slot = q->home && q->home->worker == worker ? q->home->slot : ha_members_slot(q->balancer, worker);
 }
 
+/* ProxyErrorOverride: an answer, but no part of it passes. No answer at all looks alike, and is none: the member
+ * has not run the request. */
+static int met_no_filter(const ha_request *q, const request_rec *r)
+{
+    if (strcmp(q->worker->s->scheme, "http") == 0 || strcmp(q->worker->s->scheme, "https") == 0)
+        return apr_table_get(r->notes, "proxy-status") != NULL;
+    return !apr_is_empty_table(r->headers_out);
+}
+
 static int run(ha_request *q, request_rec *r, const attempt *a, proxy_worker *worker, char *url)
 {
     apr_interval_time_t patience = ha_config_member_timeout(q->cfg);
@@ -85,8 +94,8 @@ static int run(ha_request *q, request_rec *r, const attempt *a, proxy_worker *wo
         ha_hung_leave(wait);
     ha_interim_leave(q, r);
     ha_repeat_show_keepalives(q, r);
-    if (!q->answered)
-        ha_response_take(q, r);                 /* an answer that met no filter: ProxyErrorOverride */
+    if (!q->answered && met_no_filter(q, r))
+        ha_response_take(q, r);
     return status;
 }
 
@@ -204,7 +213,6 @@ static int judge(ha_request *q, request_rec *r, int status)
 static int answer_fenced(ha_request *q, request_rec *r, const attempt *a)
 {
     int allowed = ha_repeat_allowed(q, r) && q->repeats < ha_config_retry_max(q->cfg);
-    q->fenced = 0;
     if (!ha_repeat_prepare(q, r) || !allowed)
         return HTTP_BAD_GATEWAY;
     q->repeats++;
@@ -237,12 +245,12 @@ static HA_APART int attempt_it(request_rec *r, proxy_worker *worker, proxy_serve
         status = run_at_owner(q, r, &a);
     else
         status = run(q, r, &a, worker, a.url);
-    if (q->missing) {
-        q->missing = 0;
-        status = answer_missing(q, r, &a);
+    /* each may lead to the other; the first is asked once, the second takes of the repeats */
+    while (q->missing || q->fenced) {
+        int fenced = q->fenced;
+        q->missing = q->fenced = 0;
+        status = fenced ? answer_fenced(q, r, &a) : answer_missing(q, r, &a);
     }
-    if (q->fenced)
-        status = answer_fenced(q, r, &a);
     status = judge(q, r, status);
     if (q->slow && status != HTTP_SERVICE_UNAVAILABLE) {
         ha_request_finish(q, r);
