@@ -158,6 +158,7 @@ static int answer_missing(ha_request *q, request_rec *r, const attempt *a)
 {
     ha_call call = { .pool = r->pool, .deadline = apr_time_now() + ha_config_store_timeout(q->cfg) };
     ha_move before = q->move;
+    proxy_worker *asked = q->worker;
     int status;
 
     q->asked_again = 1;
@@ -179,7 +180,7 @@ static int answer_missing(ha_request *q, request_rec *r, const attempt *a)
             q->move = before;
         }
         q->tell_none = 1;
-        return run(q, r, a, a->worker, a->url);
+        return run(q, r, a, asked, asked == a->worker ? a->url : url_at(a, asked, r->pool));
     }
     if (q->slot && q->move.owner && strcmp(q->move.owner, q->worker->s->route) == 0)
         ha_members_error(q->slot, q->asked);
