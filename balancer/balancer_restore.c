@@ -71,6 +71,8 @@ int ha_restore(ha_request *q, request_rec *r, proxy_worker *worker)
     if (outcome == HA_UNAVAILABLE)
         return 0;
     q->restore = 0;
+    if (outcome != HA_RESTORED)
+        q->tell_none = 1;       /* or it may ask for what it does not want */
     if (outcome != HA_RESTORED || q->moved || q->told) {
         q->outcome = outcome;
         q->decided = 1;
