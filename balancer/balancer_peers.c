@@ -4,7 +4,9 @@
  * error, and each httpd meets errors of its own. So each tells the others, through the store, which members it has
  * seen in error: a small sealed note that expires by itself. Once in a while one child of each httpd writes the note
  * of its httpd and reads those of the others; a member's error that is new to us counts as if we had met it.
- * While there are others, a backup is acknowledged only after one more look for their claims (session_capture.h).
+ * While there may be others, a backup is acknowledged only after one more look for their claims (session_capture.h).
+ * There may be some until we have listened once: they may have moved sessions while we started. And those who were
+ * there within a session's life may come back, and move one, before we hear of them again.
  *
  *   key in the store   ha:p:<digest of the balancer>:<place>     place 0 .. PLACES-1, taken with `add`
  *   the note           instance LF { route TAB time-of-error LF }   times are the writer's, only compared for equality
@@ -12,7 +14,7 @@
  *   shared memory, for all children of this httpd:
  *     instance   8       who we are, random
  *     tokens     8       second 32 bits | taken in it 32 bits
- *     words      64 x    balancer 8 | due 8 | transit 8 | told 8 | place+1 4 | last+1 4 | others 4
+ *     words      64 x    balancer 8 | due 8 | transit 8 | told 8 | met 8 | place+1 4 | last+1 4 | others 4 | heard 4
  *     seen     1024 x    balancer and route 8 | 16 x 8: that error of theirs is known
  */
 #include "httpd.h"
@@ -40,9 +42,11 @@ typedef struct {
     volatile apr_uint64_t due;
     volatile apr_uint64_t transit;      /* requests are counted in and out since then; 0: they are not */
     volatile apr_uint64_t told;         /* our note was written last */
+    volatile apr_uint64_t met;          /* another httpd was there last */
     volatile apr_uint32_t place;        /* ours + 1; 0: none yet */
     volatile apr_uint32_t last;         /* the last one of another httpd, + 1 */
-    volatile apr_uint32_t others;
+    volatile apr_uint32_t others;       /* there, or there not long ago */
+    volatile apr_uint32_t heard;        /* we have listened */
 } word;
 
 typedef struct {
@@ -251,7 +255,12 @@ static void hear(const known *k, apr_pool_t *p)
         learn(k, i, note);
     }
     k->word->last = (apr_uint32_t)highest;
+    if (others)
+        k->word->met = (apr_uint64_t)apr_time_now();
+    else if (k->word->met && (apr_time_t)k->word->met + k->ttl > apr_time_now())
+        others = 1;
     k->word->others = others;
+    k->word->heard = 1;
 }
 
 /* ---- the thread ---------------------------------------------------------------------------- */
@@ -321,9 +330,9 @@ int ha_peers_present(const proxy_balancer *b)
     const known *k;
     for (k = peers.known; k; k = k->next) {
         if (k->balancer == b)
-            return k->word->others > 0;
+            return k->word->others > 0 || !k->word->heard;
     }
-    return 0;
+    return 1;
 }
 
 apr_time_t ha_peers_transit(const proxy_balancer *b, int on, apr_time_t now)
