@@ -49,7 +49,7 @@ sow() {
              plant store/store.c 's/best == NULL \|\| !ha_newer\(&best->env\.version, &copy->env\.version\)/best == NULL/' ;;
     copies)  what='one copy, where two were ordered'
              plant store/store.c 's/wanted = store->copies, acked/wanted = 1, acked/' ;;
-    sync)    what='an answer does not wait for its backup: each fifth is not written at all'
+    sync)    what='an answer does not wait for its backup: each fifth is not written'
              plant session/session_capture.c 's/(    case HA_PUT_GO:\n)/$1        if (record->version.seq % 5 == 0) {\n            ha_table_put_end(table, \&s->digest, record->version, record->route, asked, 1);\n            return HA_CAPTURE_STORED;\n        }\n/' ;;
     *)       echo "no such bug: $1" >&2; exit 2 ;;
     esac
