@@ -10,7 +10,7 @@
 
 static inline int is_ours(const char *key)
 {
-    return (key[0] == 'S' || key[0] == 's') && ap_cstr_casecmpn(key, OURS, sizeof OURS - 1) == 0;
+    return (key[0] == 'S' || key[0] == 's') && strncasecmp(key, OURS, sizeof OURS - 1) == 0;
 }
 
 /* One look at each name: a table's own search would go through it five times. */

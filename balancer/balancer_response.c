@@ -20,6 +20,7 @@ typedef struct backup_job {
     ha_session session;
     ha_digest old;              /* the id before it changed */
     const char *id, *balancer;
+    const ha_member_slot *from;
     ha_record record;
     int fetch, renamed, shared;
     apr_int64_t max_size;
@@ -42,7 +43,7 @@ static void tell(const backup_job *job, ha_backup_result result, apr_size_t byte
     char digest[13];
     int level = result == HA_BACKUP_STORED || result == HA_BACKUP_GONE ? APLOG_DEBUG : APLOG_WARNING;
 
-    ha_manager_backup(job->balancer, result, bytes);
+    ha_manager_backup(job->balancer, job->from, result, bytes);
     if (!APLOG_IS_LEVEL(job->server, level) || (level == APLOG_WARNING && !worth_a_line()))
         return;
     ha_digest_short(&job->session.digest, digest);
@@ -144,6 +145,7 @@ static backup_job *make_job(ha_request *q, request_rec *r, const ha_field_backup
 
     job->id = copy ? apr_pstrdup(p, field->id) : field->id;
     job->balancer = q->balancer->s->name;
+    job->from = q->slot;
     job->server = r->server;
     job->session.store = ha_config_store(q->cfg);
     job->session.secret = ha_config_secret(q->cfg);
@@ -182,14 +184,14 @@ static void capture(ha_request *q, request_rec *r, const char *value)
     apr_int64_t bytes;
 
     if (ha_field_parse_backup(value, r->pool, &field, &why) != APR_SUCCESS) {
-        ha_manager_backup(q->balancer->s->name, HA_BACKUP_INVALID, 0);
+        ha_manager_backup(q->balancer->s->name, q->slot, HA_BACKUP_INVALID, 0);
         ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r, "%s: member %s sent a " HA_FIELD_BACKUP " that is not one: %s",
                       q->balancer->s->name, q->worker->s->route, why);
         return;
     }
     bytes = field.state.data ? (apr_int64_t)(field.state.len / 4 * 3) : field.size;
     if (!field.gone && bytes > ha_config_max_size(q->cfg)) {
-        ha_manager_backup(q->balancer->s->name, HA_BACKUP_TOO_LARGE, 0);
+        ha_manager_backup(q->balancer->s->name, q->slot, HA_BACKUP_TOO_LARGE, 0);
         ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r, "%s: a session of member %s has %" APR_INT64_T_FMT
                       " bytes, SessionHAMaxSize is %" APR_INT64_T_FMT ": no backup of it",
                       q->balancer->s->name, q->worker->s->route, bytes, ha_config_max_size(q->cfg));
@@ -230,7 +232,7 @@ void ha_response_take(ha_request *q, request_rec *r)
         ha_owner_open_gate(q);
     if (has_left(q)) {
         q->fenced = q->swallow = 1;
-        ha_manager_backup(q->balancer->s->name, HA_BACKUP_FENCED, 0);
+        ha_manager_backup(q->balancer->s->name, q->slot, HA_BACKUP_FENCED, 0);
         return;
     }
     if (missing && r->status == HA_STATUS_MISSING && q->captures && q->sid.id && !q->asked_again) {

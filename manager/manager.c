@@ -152,12 +152,12 @@ void ha_manager_failover(const ha_event *event)
     say_full(full);
 }
 
-void ha_manager_backup(const char *balancer, ha_backup_result result, apr_size_t bytes)
+void ha_manager_backup(const char *balancer, const ha_member_slot *from, ha_backup_result result, apr_size_t bytes)
 {
     int full = 0;
 
     if (counters)
-        ha_counters_backup(counters, balancer, result, bytes, &full);
+        ha_counters_backup(counters, balancer, from, result, bytes, &full);
     say_full(full);
 }
 

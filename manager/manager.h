@@ -52,7 +52,8 @@ typedef struct ha_event {                   /* one failover, for the journal, co
 
 /* Counts at both members, appends to the journal. Any process, any thread. */
 void ha_manager_failover(const ha_event *);
-void ha_manager_backup(const char *balancer, ha_backup_result, apr_size_t bytes);
+/* from: the member that made it, which leads to its balancer without a search; NULL: not known */
+void ha_manager_backup(const char *balancer, const ha_member_slot *from, ha_backup_result, apr_size_t bytes);
 void ha_manager_retried(const char *balancer, const char *route);
 
 /* ---- rows from the other rooms --------------------------------------------- */

@@ -276,9 +276,10 @@ void ha_counters_failover(ha_counters *c, const ha_event *event, int *full)
         met_full(c, full);
 }
 
-void ha_counters_backup(ha_counters *c, const char *balancer, ha_backup_result result, apr_size_t bytes, int *full)
+void ha_counters_backup(ha_counters *c, const char *balancer, const ha_member_slot *from, ha_backup_result result,
+                        apr_size_t bytes, int *full)
 {
-    balancer_slot *slot = find_balancer(c, balancer ? balancer : "", 1);
+    balancer_slot *slot = from ? &c->balancers[from->balancer] : find_balancer(c, balancer ? balancer : "", 1);
 
     if (!slot) {
         met_full(c, full);

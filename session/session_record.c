@@ -30,12 +30,22 @@ enum { AT_FORMAT = 0, AT_FLAGS = 1, AT_SPARE = 2, AT_TTL = 6, AT_MADE = 10, AT_E
 #define ANSWERED 2
 #define BASE64   4
 
-static void put(unsigned char *to, apr_uint64_t n, int bytes)
+static void put16(unsigned char *to, apr_uint64_t n)
 {
-    while (bytes--) {
-        to[bytes] = (unsigned char)n;
-        n >>= 8;
-    }
+    to[0] = (unsigned char)(n >> 8);
+    to[1] = (unsigned char)n;
+}
+
+static void put32(unsigned char *to, apr_uint64_t n)
+{
+    put16(to, n >> 16);
+    put16(to + 2, n);
+}
+
+static void put64(unsigned char *to, apr_uint64_t n)
+{
+    put32(to, n >> 32);
+    put32(to + 4, n);
 }
 
 static apr_uint64_t get(const unsigned char *from, int bytes)
@@ -63,13 +73,13 @@ apr_status_t ha_record_encode(const ha_record *r, apr_pool_t *p, ha_blob *out)
     out->data = b = apr_palloc(p, out->len);
     b[AT_FORMAT] = FORMAT;
     b[AT_FLAGS] = (unsigned char)((r->gone ? GONE : 0) | (r->answered ? ANSWERED : 0) | (r->base64 ? BASE64 : 0));
-    put(b + AT_SPARE, 0, 4);
-    put(b + AT_TTL, r->ttl, 4);
-    put(b + AT_MADE, (apr_uint64_t)r->made, 8);
-    put(b + AT_EPOCH, r->version.epoch, 8);
-    put(b + AT_SEQ, r->version.seq, 8);
-    put(b + AT_ROUTE_LEN, route_len, 2);
-    put(b + AT_AT_LEN, at_len, 2);
+    put32(b + AT_SPARE, 0);
+    put32(b + AT_TTL, r->ttl);
+    put64(b + AT_MADE, (apr_uint64_t)r->made);
+    put64(b + AT_EPOCH, r->version.epoch);
+    put64(b + AT_SEQ, r->version.seq);
+    put16(b + AT_ROUTE_LEN, route_len);
+    put16(b + AT_AT_LEN, at_len);
     b += HEAD;
     if (route_len)
         memcpy(b, r->route, route_len);

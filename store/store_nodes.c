@@ -202,8 +202,9 @@ void ha_store_order(const ha_store *store, const char *key, int order[HA_STORE_N
     }
 }
 
-/* Every key passes here on its way to a protocol. Eight bytes at a time: the high bit of a byte of `bad` is set
- * if that byte is below 0x21, is 0x7f, or has its own high bit set. */
+/* Every key passes here on its way to a protocol. Eight bytes at a time: subtracting sets the high bit of a byte
+ * below 0x21 and of one above 0xa0, adding that of one from 0x7f to 0xfe; a borrow or a carry into a good byte can only
+ * come out of a bad one. */
 int ha_store_key_ok(const char *key)
 {
     const apr_uint64_t ones = APR_UINT64_C(0x0101010101010101), high = ones << 7;
@@ -215,7 +216,7 @@ int ha_store_key_ok(const char *key)
     }
     for (i = 0; i + 8 <= len; i += 8) {
         w = word(key + i);
-        bad |= w | ~((w | high) - 0x21 * ones) | ((w & ~high) + ones);
+        bad |= (w - 0x21 * ones) | (w + ones);
     }
     for (; i < len; i++) {
         bad |= (key[i] <= ' ' || key[i] > '~') ? high : 0;

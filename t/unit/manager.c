@@ -59,7 +59,7 @@ static void count_many(ha_counters *c, int seed)
 
         snprintf(to, sizeof(to), "t%d", (i + seed) % 7);
         ha_counters_failover(c, &e, &full);
-        ha_counters_backup(c, "balancer://tomcats", HA_BACKUP_STORED, 10, &full);
+        ha_counters_backup(c, "balancer://tomcats", NULL, HA_BACKUP_STORED, 10, &full);
         ha_counters_retried(c, "balancer://tomcats", to);
     }
 }
@@ -221,7 +221,7 @@ static void counters_alone(void)
     ok(counts.last_failover == e.time, "last_failover is the later of the two");
     e.outcome = (ha_outcome)77;
     ha_counters_failover(c, &e, &full);
-    ha_counters_backup(c, NULL, (ha_backup_result)77, 1, &full);
+    ha_counters_backup(c, NULL, NULL, (ha_backup_result)77, 1, &full);
     ha_counters_retried(c, NULL, NULL);
     ok(!full, "values out of range do no harm");
 
@@ -506,17 +506,18 @@ static void formats(void)
     const ha_snapshot *snap;
     const char *text;
     ha_event e = event_of(7, "<&\"'\n>", "tomcat1");
+    ha_member_slot *odd;
     int full = 0, i;
 
     ha_render_json(bb, ha_snapshot_take(NULL, NULL, NULL, NULL, pool));
     is_str(text_of(bb), "{\"version\": \"" HA_VERSION "\",\n \"balancers\": [],\n \"stores\": [],\n \"journal\": []}\n",
            "JSON of nothing");
 
-    ha_counters_member(c, "balancer://tomcats", "<&\"'\n>", &full);
+    odd = ha_counters_member(c, "balancer://tomcats", "<&\"'\n>", &full);
     ha_counters_failover(c, &e, &full);
     ha_counters_retried(c, "balancer://tomcats", "tomcat1");
-    ha_counters_backup(c, "balancer://tomcats", HA_BACKUP_STORED, 812, &full);
-    ha_counters_backup(c, "balancer://tomcats", HA_BACKUP_FENCED, 0, &full);
+    ha_counters_backup(c, NULL, odd, HA_BACKUP_STORED, 812, &full);     /* the member leads to its balancer */
+    ha_counters_backup(c, "balancer://tomcats", NULL, HA_BACKUP_FENCED, 0, &full);
     ha_journal_append(j, &e);
     snap = sample(c, j);
 
