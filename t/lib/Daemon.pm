@@ -67,7 +67,10 @@ MaxMemFree 1
 TypesConfig $v->{t_conf}/mime.types
 DocumentRoot $v->{documentroot}
 <IfModule mpm_prefork_module>
-    StartServers 4
+    # twenty at once are to be twenty at once: more servers are started one a second
+    StartServers 24
+    MinSpareServers 8
+    MaxSpareServers 32
     MaxRequestWorkers 32
     ServerLimit 32
 </IfModule>
