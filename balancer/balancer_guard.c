@@ -13,19 +13,6 @@ static inline int is_ours(const char *key)
     return (key[0] == 'S' || key[0] == 's') && strncasecmp(key, OURS, sizeof OURS - 1) == 0;
 }
 
-/* One look at each name: a table's own search would go through it five times. */
-int ha_guard_has_ours(const apr_table_t *fields)
-{
-    const apr_array_header_t *all = apr_table_elts(fields);
-    const apr_table_entry_t *e = (const apr_table_entry_t *)all->elts, *end = e + all->nelts;
-
-    for (; e < end; e++) {
-        if (is_ours(e->key))
-            return 1;
-    }
-    return 0;
-}
-
 /* mod_proxy keeps from the member what a client names in Connection: a client could have its session not
  * restored, and be served the stale one. */
 static void remove_named(apr_table_t *fields, const char *named)
@@ -45,7 +32,7 @@ static void remove_named(apr_table_t *fields, const char *named)
 
 static const char *const the_fields[] = { HA_FIELD_ACCEPT, HA_FIELD_BACKUP, HA_FIELD_FETCH, HA_FIELD_RESTORE, HA_FIELD_MISSING };
 
-void ha_guard_remove(apr_table_t *fields)
+static void remove_ours(apr_table_t *fields)
 {
     unsigned i;
     for (i = 0; i < sizeof the_fields / sizeof *the_fields; i++)
@@ -71,7 +58,7 @@ void ha_guard_answer(apr_table_t *fields, const char **backup, const char **miss
             others = 1;
     }
     if (others)
-        ha_guard_remove(fields);
+        remove_ours(fields);
     if (*backup)
         apr_table_unset(fields, HA_FIELD_BACKUP);
     if (*missing)
@@ -81,8 +68,16 @@ void ha_guard_answer(apr_table_t *fields, const char **backup, const char **miss
 /* For every proxied request where SessionHA is off: the member's adapter believes what comes from this httpd. */
 void ha_guard_client(const request_rec *r)
 {
-    if (ha_guard_has_ours(r->headers_in))
-        ha_guard_remove(r->headers_in);
+    const apr_array_header_t *all = apr_table_elts(r->headers_in);
+    const apr_table_entry_t *e = (const apr_table_entry_t *)all->elts, *end = e + all->nelts;
+
+    /* one look at each name: a table's own search would go through it five times */
+    for (; e < end; e++) {
+        if (is_ours(e->key)) {
+            remove_ours(r->headers_in);
+            return;
+        }
+    }
 }
 
 /* The same look, and with it what else we ask of the fields of each request. */
@@ -114,7 +109,7 @@ void ha_guard_look(const request_rec *r, const char **cookie, int *body)
         }
     }
     if (ours)
-        ha_guard_remove(r->headers_in);
+        remove_ours(r->headers_in);
     if (named)
         remove_named(r->headers_in, named);
 }

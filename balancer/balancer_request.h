@@ -153,11 +153,10 @@ void ha_request_finish(ha_request *q, request_rec *r);
 
 /* ---- the other files of the room --------------------------------------------- */
 
-int  ha_guard_has_ours(const apr_table_t *fields);  /* is there a field of our protocol? */
-void ha_guard_remove(apr_table_t *fields);
+/* Fields of our protocol, out of what a client sent and out of a member's answer. */
+void ha_guard_client(const request_rec *r);
 void ha_guard_answer(apr_table_t *fields, const char **backup, const char **missing);
-void ha_guard_client(const request_rec *r);         /* removes them from what a client sent */
-/* The same; cookie: its first Cookie field, or NULL; body: does one follow? */
+/* As ha_guard_client(), and cookie: its first Cookie field, or NULL; body: does one follow? */
 void ha_guard_look(const request_rec *r, const char **cookie, int *body);
 int  ha_guard_is_ours(const char *name, apr_size_t len);
 int  ha_guard_well_known(const char *path);         /* 1: refuse */
