@@ -149,7 +149,8 @@ apr_status_t ha_move_follow(const ha_session *s, ha_call *call, ha_move *m)
 static apr_status_t claim_value(const ha_session *s, ha_call *call, apr_uint64_t epoch, const char *to,
                                 int answered, apr_uint32_t ttl, ha_value *out)
 {
-    ha_record claim = { .version = { epoch, 0 }, .ttl = ttl, .made = apr_time_now(), .route = to, .at = "",
+    /* the answered claim is the newer one: of several copies it is read */
+    ha_record claim = { .version = { epoch, answered ? 1 : 0 }, .ttl = ttl, .made = apr_time_now(), .route = to, .at = "",
                         .answered = answered };
     ha_blob plain;
     apr_status_t rv;
