@@ -122,17 +122,20 @@ apr_status_t ha_store_put(ha_store *store, ha_call *call, const char *key, const
             ha_ask_wait(&ask, now < half ? half : ask.deadline);
         }
         now = apr_time_now();
-        for (i = 0; i < ask.njobs; i++) {
+        for (i = acked = 0; i < ask.njobs; i++) {
             int late = !ha_ask_ended(&ask, i);
 
+            acked += !late && ask.copies[i]->rv == APR_SUCCESS;
             if ((late ? now >= half : ask.copies[i]->rv != APR_SUCCESS) && !(replaced & 1u << i)) {
                 replaced |= 1u << i;
                 wanted++;
             }
         }
-    } while ((ha_ask_pending(&ask) || (ask.njobs < wanted && next < store->nnodes)) && now < ask.deadline);
+        /* Enough copies, and a node that hangs is not waited for: the caller has use for the rest of the time-out. */
+    } while (acked < store->copies
+             && (ha_ask_pending(&ask) || (ask.njobs < wanted && next < store->nnodes)) && now < ask.deadline);
 
-    for (i = 0; i < ask.njobs; i++) {
+    for (i = acked = 0; i < ask.njobs; i++) {
         if (ha_ask_ended(&ask, i)) {
             if (ask.copies[i]->rv == APR_SUCCESS) {
                 first = acked++ ? first : ask.copies[i];
