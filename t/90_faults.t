@@ -2,7 +2,7 @@
 # checker proves the promises on the record.
 #   HA_FAULT_SEED=N         the same again; drawn and printed otherwise
 #   HA_FAULT_SECONDS=N      how long (40)
-#   HA_FAULT_HTTPDS=1|2     httpds before the same members and store
+#   HA_FAULT_HTTPDS=1|2     httpds before the same members and store (2)
 #   HA_FAULT_STRICT=1       a GET that fails is a failure too
 use strict;
 use warnings;
@@ -14,7 +14,7 @@ plan tests => 8;
 
 my $seed = $ENV{HA_FAULT_SEED} || 1 + time % 1_000_000;
 my $seconds = $ENV{HA_FAULT_SECONDS} || 40;
-my $httpds = $ENV{HA_FAULT_HTTPDS} || 1;
+my $httpds = $ENV{HA_FAULT_HTTPDS} || 2;
 diag "HA_FAULT_SEED=$seed HA_FAULT_HTTPDS=$httpds HA_FAULT_SECONDS=$seconds";
 
 my $run = Faults->new(seed => $seed, seconds => $seconds, httpds => $httpds, say => sub { note $_[0] });
