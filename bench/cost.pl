@@ -46,7 +46,8 @@ sub secret {
 # self cost of each function in one dump: { "object function" => instructions }
 sub read_dump {
     my ($file) = @_;
-    my (%fn, %ob, %cost, $fn, $ob, $skip, $calls);
+    my (%fn, %ob, %cost, $fn, $ob, $skip);
+    local $_;
     open my $fh, '<', $file or die "$file: $!";
     while (<$fh>) {
         if (/^[+\-*\d]/) {
@@ -183,8 +184,8 @@ for my $b (512, 4096) {
 if (!@only || $ENV{GROWTH}) {
     my %by;
     for my $members (2, 20, 200) {
-        for ([stock => {}], [on => { on() }]) {
-            $by{$_->[0]}{$members} = measure(%{ $_->[1] }, members => [Bench::members($members)])->{instructions};
+        for my $case ([stock => {}], [on => { on() }]) {
+            $by{$case->[0]}{$members} = measure(%{ $case->[1] }, members => [Bench::members($members)])->{instructions};
         }
     }
     Bench::table('With more members', ['members', 'stock', 'on', 'ratio'],
