@@ -170,6 +170,8 @@ const char *server_dir(void)
     if (removed_at_exit == NULL) {
         tmp = tmp && *tmp ? tmp : "/tmp";
         dir = malloc(strlen(tmp) + 20);
+        if (dir == NULL)
+            abort();
         sprintf(dir, "%s/ha-store-XXXXXX", tmp);
         if (mkdtemp(dir) == NULL || chmod(dir, 0755) != 0) {
             bail_out("cannot be made", dir);
