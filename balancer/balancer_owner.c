@@ -287,7 +287,7 @@ typedef enum { LOST, KNOWN, SETTLED } located;
 static located locate(ha_request *q, request_rec *r)
 {
     ha_owner own = { { 0, 0 }, "", "", 0, 0 };
-    int known = 0, settled;
+    int known = 0;
 
     ha_request_session(q);
     if (q->gate) {
@@ -304,11 +304,7 @@ static located locate(ha_request *q, request_rec *r)
     }
     q->moved = q->restore = q->tell_none = 0;
     q->looked = 1;
-    settled = settle_in_store(q, r, &own, known);
-    if (q->move.forged && !(settled && q->moved))       /* else the line on the takeover says it */
-        ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r, "%s: a record in the store is not ours and was not used: %s",
-                      q->balancer->s->name, q->move.why);
-    if (!settled) {
+    if (!settle_in_store(q, r, &own, known)) {
         q->tell_none = q->move.found != HA_BACKUP_FOUND;    /* who is asked need not say that it is missing */
         q->move.owner = NULL;
         ha_owner_open_gate(q);

@@ -253,9 +253,14 @@ void ha_request_finish(ha_request *q, request_rec *r)
 {
     ha_event e = { 0 };
 
-    if (!q->decided || q->logged)
+    if (q->logged || (!q->decided && !q->move.forged))
         return;
     q->logged = 1;
+    if (!q->decided) {
+        ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r, "%s: a record in the store is not ours and was not used: %s",
+                      q->balancer->s->name, q->move.why);
+        return;
+    }
     e.time = apr_time_now();
     e.balancer = q->balancer->s->name;
     ha_digest_short(&ha_request_session(q)->digest, e.session);
