@@ -16,9 +16,17 @@ sub write_file { my ($file, $what) = @_; open my $fh, '>', $file or die "$file: 
 write_file("$dir/secret", 'a secret of thirty-two bytes or so');
 chmod 0600, "$dir/secret";
 
+sub wait_for { my ($what) = @_; for (1 .. 1000) { return if $what->(); sleep 0.02 } die "waited in vain\n" }
+
 # r1 takes its time; r2 has no session and says so, as the Valve does, until it is told that there is none
 my ($one, $two) = (Site::free_port(), Site::free_port());
-my $slow = Backend->start(port => $one, app => sub { sleep 1.5 if $_[1] =~ /slow/; return (200, [], "member=r1 stale\n") });
+my $slow = Backend->start(port => $one, app => sub {
+    if ($_[1] =~ /slow/) {
+        write_file("$dir/arrived", '');
+        wait_for(sub { -e "$dir/go" });
+    }
+    return (200, [], "member=r1 stale\n");
+});
 my $heir = Backend->start(port => $two, app => sub {
     my ($method, $uri, $head, $body) = @_;
     return (425, ['Session-Missing: id="ABC"'], '') unless ($head->{'session-restore'} // '') =~ /none/ || $uri =~ /ok/;
@@ -29,7 +37,7 @@ my $httpd = Daemon->httpd($port, <<C);
 SessionHAStore lmdb:$dir/store
 SessionHASecret file:$dir/secret
 <Proxy "balancer://x">
-  BalancerMember http://127.0.0.1:$one route=r1 retry=0 connectiontimeout=2
+  BalancerMember http://127.0.0.1:$one route=r1 retry=0 connectiontimeout=3
   BalancerMember http://127.0.0.1:$two route=r2
   ProxySet stickysession=JSESSIONID
   SessionHA On
@@ -57,10 +65,11 @@ sub disable {
 {
     my $c = 'JSESSIONID=AAA.r1';
     my $s = $site->send_request('/slow', cookie => $c);
-    sleep 0.4;
+    wait_for(sub { -e "$dir/arrived" });
     disable(1);
     my $r = $site->get('/count', cookie => $c);
     is_deeply [$r->{status}, Site::member_of($r)], [200, 'r2'], 'moved while a request is at its member';
+    write_file("$dir/go", '');
     $r = Site::read_answer($s);
     is_deeply [$r->{status}, Site::member_of($r)], [200, 'r2'], 'that one is answered by the new member too, "missing" and all';
     unlike $r->{body}, qr/stale/, 'not by what the old one has';
@@ -68,10 +77,12 @@ sub disable {
 }
 {
     my $c = 'JSESSIONID=BBB.r1';
+    unlink "$dir/arrived", "$dir/go";
     my $s = $site->send_request('/slow', cookie => $c, body => 'a=b');
-    sleep 0.4;
+    wait_for(sub { -e "$dir/arrived" });
     disable(1);
     is $site->get('/count', cookie => $c)->{status}, 200, 'the same with a POST at the old member';
+    write_file("$dir/go", '');
     my $r = Site::read_answer($s);
     is $r->{status}, 502, 'it has been run there: not run twice, and its answer is not told';
     unlike $r->{body}, qr/stale/, 'nothing of it';
@@ -87,12 +98,19 @@ for (1 .. 8) {
     connect $s, pack_sockaddr_in($one, inet_aton('127.0.0.1'));
     push @waiting, $s;
 }
+# connections to it that are not made yet, as the kernel counts them
+sub pending {
+    open my $fh, '<', '/proc/net/tcp' or die "/proc/net/tcp: $!";
+    my $to = sprintf '0100007F:%04X', $one;
+    return scalar grep { (split)[2] eq $to && (split)[3] eq '02' } <$fh>;
+}
 sleep 0.2;
 for my $how (['GET', 'CCC'], ['POST', 'DDD'], ['POST with a body', 'EEE', body => 'once']) {
     my ($name, $id, %o) = @$how;
     my $c = "JSESSIONID=$id.r1";
+    my $before = pending();
     my $s = $site->send_request('/ok', cookie => $c, %o, ($name =~ /POST/ ? (method => 'POST') : ()));
-    sleep 0.4;
+    wait_for(sub { pending() > $before });
     disable(1);
     is $site->get('/count', cookie => $c)->{status}, 200, "moved while a $name waits for its member's connection";
     my $r = Site::read_answer($s);
