@@ -214,6 +214,7 @@ static int judge(ha_request *q, request_rec *r, int status)
 static int answer_fenced(ha_request *q, request_rec *r, const attempt *a)
 {
     int allowed = ha_repeat_allowed(q, r) && q->repeats < ha_config_retry_max(q->cfg);
+    ha_owner_doubt(q);
     if (!ha_repeat_prepare(q, r) || !allowed)
         return HTTP_BAD_GATEWAY;
     q->repeats++;

@@ -374,6 +374,14 @@ int ha_owner_is_sure(ha_request *q)
            && it.version.seq > 0 && apr_time_now() - it.since < SURE;
 }
 
+void ha_owner_doubt(ha_request *q)
+{
+    ha_owner own;
+    if (ha_table_owner(ha_request_table(), &ha_request_session(q)->digest, &own)
+        && strcmp(own.route, q->worker->s->route) == 0)
+        q->doubt = 1;
+}
+
 int ha_owner_left(ha_request *q, const char *route)
 {
     ha_owner own;

@@ -145,6 +145,9 @@ int ha_owner_close_gate(ha_request *q, request_rec *r, int patient);
 void ha_owner_open_gate(ha_request *q);
 /* What is in q->move holds from now on: told to the table, and what has to be done at the member is planned. */
 void ha_owner_adopt(ha_request *q);
+/* The member that has answered from an older epoch is the owner: it has not been given the backup, or has lost it again:
+ * what is known here is not believed by this request any more, and it hands the backup over. */
+void ha_owner_doubt(ha_request *q);
 /* A claim somebody else holds; 1 if the session lives at another member than route. */
 int ha_owner_left(ha_request *q, const char *route);
 void ha_request_steer(ha_request *q, request_rec *r, const char *route);
