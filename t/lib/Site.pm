@@ -106,7 +106,7 @@ LogFormat "%h \\"%r\\" %>s from=%{SESSION_HA_FROM}e to=%{SESSION_HA_TO}e outcome
 CustomLog $self->{dir}/access_log site
 $store
 SessionHASecret file:$self->{secret}
-SessionHAStoreTimeout @{[ $self->{timeout} // '1000ms' ]}
+SessionHAStoreTimeout @{[ $self->{timeout} // ($ENV{VALGRIND} ? '5000ms' : '1000ms') ]}
 @{[ $self->{conf} // '' ]}
 <Proxy "balancer://tomcats">
 $members  ProxySet stickysession=@{[ $self->{sticky} // 'JSESSIONID|jsessionid' ]} @{[ $self->{proxyset} // '' ]}
