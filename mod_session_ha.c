@@ -83,8 +83,8 @@ static apr_status_t prepare_store(server_rec *s, ha_store_line *line, apr_pool_t
     if (rv == APR_SUCCESS)
         rv = ha_store_prepare(line->store, &call, shared, uid, gid);                                                /*4*/
     if (rv != APR_SUCCESS)
-        ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s, "SessionHAStore %s: %s",
-                     apr_array_pstrcat(ptemp, line->urls, ' '), call.why ? call.why : "cannot be prepared");
+        /* not the URLs: there may be passwords in them */
+        ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s, "SessionHAStore: %s", call.why ? call.why : "cannot be prepared");
     return rv;
 }
 

@@ -106,11 +106,11 @@ int ha_ask_node(ha_ask *ask, int place, ha_ask_what what, const ha_envelope *env
     return 1;
 }
 
-/* What a node is not to be asked again for before a probe has found it well. Other errors are an
- * answer: wrong, but at once. */
+/* What a node is not to be asked again for before a probe has found it well: it is not there, or does not let us in
+ * (each try would be a connection of its own). Other errors are an answer: wrong, but at once. */
 static int unreachable(apr_status_t rv)
 {
-    return APR_STATUS_IS_TIMEUP(rv) || APR_STATUS_IS_ECONNREFUSED(rv) || APR_STATUS_IS_ECONNRESET(rv)
+    return APR_STATUS_IS_TIMEUP(rv) || APR_STATUS_IS_EACCES(rv) || APR_STATUS_IS_ECONNREFUSED(rv) || APR_STATUS_IS_ECONNRESET(rv)
         || APR_STATUS_IS_EHOSTUNREACH(rv) || APR_STATUS_IS_ENETUNREACH(rv) || APR_STATUS_IS_EPIPE(rv)
         || APR_STATUS_IS_EOF(rv) || APR_STATUS_IS_ENOENT(rv) || APR_STATUS_IS_EAGAIN(rv)
         || APR_STATUS_IS_ECONNABORTED(rv) || APR_STATUS_IS_ETIMEDOUT(rv)

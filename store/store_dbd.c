@@ -22,11 +22,13 @@
 #include "store_dirs.h"
 #include "store_handles.h"
 #include "store_nodes.h"
+#include "store_params.h"
 
 /* What differs between the databases. */
 typedef struct ha_dialect {
     const char *driver;
     const char *package;        /* Debian's */
+    const char *params;         /* that may be given; the driver passes over what it does not know, and goes elsewhere */
     const char *create[3];
     const char *setup[4];       /* of each connection */
     const char *put_end;        /* after INSERT INTO session_ha VALUES (...) */
@@ -38,7 +40,7 @@ typedef struct ha_dialect {
 #define ON_CONFLICT " ON CONFLICT (k) DO UPDATE SET expires = excluded.expires, value = excluded.value"
 
 static const ha_dialect dialects[] = {
-    { "mysql", "libaprutil1-dbd-mysql",
+    { "mysql", "libaprutil1-dbd-mysql", "host port sock user pass dbname group fldsz",
       { "CREATE TABLE IF NOT EXISTS session_ha (k VARCHAR(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,"
         " expires BIGINT NOT NULL, value LONGTEXT CHARACTER SET ascii NOT NULL, KEY session_ha_expires (expires))" },
       { NULL },
@@ -47,11 +49,15 @@ static const ha_dialect dialects[] = {
       " ON DUPLICATE KEY UPDATE value = IF(expires <> 0 AND expires <= %s, VALUES(value), value),"
       " expires = IF(expires <> 0 AND expires <= %s, VALUES(expires), expires)", 2, 0 },
     { "pgsql", "libaprutil1-dbd-pgsql",
+      "host hostaddr port user password passfile dbname service connect_timeout keepalives keepalives_idle keepalives_interval"
+      " keepalives_count tcp_user_timeout target_session_attrs options application_name client_encoding channel_binding require_auth"
+      " sslmode sslnegotiation sslrootcert sslcert sslkey sslpassword sslcertmode sslcrl sslcrldir sslsni sslcompression"
+      " ssl_min_protocol_version ssl_max_protocol_version requirepeer gssencmode gsslib krbsrvname",
       { "CREATE TABLE IF NOT EXISTS session_ha (k VARCHAR(200) NOT NULL PRIMARY KEY, expires BIGINT NOT NULL, value TEXT NOT NULL)",
         "CREATE INDEX IF NOT EXISTS session_ha_expires ON session_ha (expires)" },
       { NULL },
       ON_CONFLICT, ON_CONFLICT " WHERE session_ha.expires <> 0 AND session_ha.expires <= %s", 1, 1 },
-    { "sqlite3", "libaprutil1-dbd-sqlite3",
+    { "sqlite3", "libaprutil1-dbd-sqlite3", NULL,
       { "CREATE TABLE IF NOT EXISTS session_ha (k TEXT NOT NULL PRIMARY KEY, expires BIGINT NOT NULL, value TEXT NOT NULL)",
         "CREATE INDEX IF NOT EXISTS session_ha_expires ON session_ha (expires)" },
       /* the driver itself tries again after a tenth of a second only; a killed process loses nothing, a power cut the last writes */
@@ -74,11 +80,54 @@ typedef struct ha_connection {
     apr_pool_t *pool;
 } ha_connection;
 
+static int is_allowed(const char *list, const ha_params *params)
+{
+    apr_size_t len;
+
+    for (; *list; list += len + (list[len] == ' ')) {
+        len = strcspn(list, " ");
+        if (len == params->key_len && strncmp(list, params->key, len) == 0) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* A parameter is called by its number: what looks like one may be the end of a password with a space in it. */
+static const char *wrong_param(const ha_dialect *sql, const char *text, apr_pool_t *p)
+{
+    apr_size_t i;
+    ha_params params;
+    int n, nth;
+
+    ha_params_begin(&params, sql->driver, strlen(sql->driver), text);
+    for (nth = 1; (n = ha_params_next(&params)) > 0; nth++) {
+        if (params.quotes == 0 && ha_params_is(&params, "flags")) {
+            return "flags= is not understood here: the number of rows that changed is how an add knows";
+        }
+        if (!is_allowed(sql->params, &params)) {
+            break;
+        }
+        if (ha_params_is(&params, "port")) {
+            for (i = 0; i < params.value_len && apr_isdigit(params.value[i]); i++)
+                ;
+            if (i < params.value_len || i < 1 || i > 5) {
+                return "port= is to be a number";
+            }
+        }
+    }
+    if (n == 0) {
+        return NULL;
+    }
+    return apr_psprintf(p, "parameter %d of dbd:%s is not one of %s, each as key=value, separated by commas%s", nth, sql->driver, sql->params,
+                        params.quotes ? " or spaces; 'a value with spaces' in quotes" : "; a value has no space, comma, semicolon or |");
+}
+
 static const char *configure(ha_node **out, const char *url, apr_pool_t *pconf)
 {
-    static const char allowed[] = "expected dbd:mysql,host=..,user=..,pass=..,dbname=.., dbd:pgsql,host=.. user=.. password=.. dbname=.. or dbd:sqlite3,/path/to/file";
+    static const char allowed[] = "expected dbd:mysql,host=..,user=..,pass=..,dbname=.., dbd:pgsql,host=..,user=..,password=..,dbname=.. or dbd:sqlite3,/path/to/file";
     ha_node *node = apr_pcalloc(pconf, sizeof(*node));
-    const char *driver = strchr(url, ':') + 1, *params = driver + strcspn(driver, ",");
+    const char *driver = strchr(url, ':') + 1, *params = driver + strcspn(driver, ","), *wrong;
     char *c;
     size_t i;
 
@@ -94,25 +143,25 @@ static const char *configure(ha_node **out, const char *url, apr_pool_t *pconf)
         return allowed;
     }
     params++;
-    if (strcmp(node->sql->driver, "mysql") == 0) {
-        if (strstr(params, "flags=")) {
-            return "flags= is not understood here: the number of rows that changed is how an add knows";
+    if (node->sql->params == NULL) {
+        if (*params != '/') {
+            return allowed;
         }
+        node->params = node->file = apr_pstrdup(pconf, params);
+    }
+    else if (NULL != (wrong = wrong_param(node->sql, params, pconf))) {
+        return wrong;
+    }
+    else if (strcmp(node->sql->driver, "mysql") == 0) {
         /* or a connection that was lost would come back by itself, between a write and its answer */
         node->params = apr_pstrcat(pconf, params, ",reconnect=0", NULL);
     }
-    else if (strcmp(node->sql->driver, "pgsql") == 0) {
+    else {
         node->params = c = apr_pstrdup(pconf, params);
         /* libpq separates by spaces, which need quotes in httpd's configuration: commas will do */
         for (; strchr(params, '\'') == NULL && *c; c++) {
             *c = *c == ',' ? ' ' : *c;
         }
-    }
-    else {
-        if (*params != '/') {
-            return allowed;
-        }
-        node->params = node->file = apr_pstrdup(pconf, params);
     }
     if (APR_SUCCESS != apr_dbd_init(pconf) || APR_SUCCESS != apr_dbd_get_driver(pconf, node->sql->driver, &node->driver)) {
         return apr_psprintf(pconf, "the driver '%s' of apr_dbd cannot be loaded (Debian: apt-get install %s)", node->sql->driver, node->sql->package);

@@ -78,7 +78,7 @@ apr_status_t ha_host_parse(const char *at, apr_port_t port, int allowed, apr_poo
     }
     rv = apr_parse_addr_port(&host, &scope, &out->port, apr_pstrmemdup(p, sign, (apr_size_t)(end - sign)), p);
     if (rv != APR_SUCCESS || host == NULL || *host == '\0' || scope || strchr(host, '@')
-        || (strchr(host, ':') && !(allowed & HA_HOST_IPV6))) {
+        || (strchr(host, ':') && (*sign != '[' || !(allowed & HA_HOST_IPV6)))) {
         return APR_EINVAL;
     }
     if (out->port == 0) {

@@ -11,6 +11,7 @@
 #include <apr_strings.h>
 
 #include "store_nodes.h"
+#include "store_params.h"
 
 /* One row a provider; the first word of a URL picks it. Those that need a library which was not there when this
  * was built say so. */
@@ -75,61 +76,70 @@ const char *ha_store_schemes(apr_pool_t *p)
 /* dbd:driver,params: only what says where it is; anything else may be a secret. */
 static const char *dbd_name(const char *url, apr_pool_t *p)
 {
-    static const char *const shown[] = { "host=", "hostaddr=", "port=", "sock=", "dbname=" };
-    const char *driver = url + strcspn(url, ":"), *at = driver + strcspn(driver, ",");
-    const char *name = apr_pstrcat(p, "dbd", apr_pstrmemdup(p, driver, (apr_size_t)(at - driver)), NULL);
-    size_t len, i;
-    int quoted;
+    static const char *const shown[] = { "host", "hostaddr", "port", "sock", "dbname" };
+    const char *driver = url + 4, *text = driver + strcspn(driver, ",");
+    apr_size_t len = (apr_size_t)(text - driver), i;
+    const char *name = apr_pstrcat(p, "dbd:", apr_pstrmemdup(p, driver, len), NULL);
+    ha_params params;
 
-    if (*at == ',' && at[1] == '/') {
-        return apr_pstrcat(p, name, at, NULL);
+    if (strcmp(name, "dbd:sqlite3") == 0) {
+        return apr_pstrcat(p, name, text, NULL);
     }
-    for (; *at; at += len) {
-        at += strspn(at, " ,;|\t");
-        /* libpq: password='with space' */
-        for (len = 0, quoted = 0; at[len] && (quoted || strchr(" ,;|\t", at[len]) == NULL); len++) {
-            if (at[len] == '\\' && at[len + 1]) {
-                len++;
-            }
-            else {
-                quoted ^= at[len] == '\'';
-            }
-        }
+    ha_params_begin(&params, driver, len, *text ? text + 1 : text);
+    while (ha_params_next(&params) > 0) {
         for (i = 0; i < sizeof(shown) / sizeof(shown[0]); i++) {
-            if (strncmp(at, shown[i], strlen(shown[i])) == 0) {
-                name = apr_pstrcat(p, name, ",", apr_pstrmemdup(p, at, len), NULL);
+            if (ha_params_is(&params, shown[i])) {
+                name = apr_pstrcat(p, name, ",", shown[i], "=", apr_pstrmemdup(p, params.value, params.value_len), NULL);
             }
         }
     }
     return name;
 }
 
+/* What is no port may be a password whose host was forgotten. */
+static void hide_port(char *host)
+{
+    char *end = host + strcspn(host, "/"), *port = end;
+
+    while (port > host && port[-1] != ':' && port[-1] != ']') {
+        port--;
+    }
+    if (port > host && port[-1] == ':' && (end - port > 5 || strspn(port, "0123456789") != (apr_size_t)(end - port))) {
+        strcpy(port, "*");
+    }
+}
+
+/* Also of what is no URL: it stands in the message that says so. */
 const char *ha_store_node_name(const char *url, apr_pool_t *p)
 {
-    char *name = apr_pstrdup(p, url), *rest, *at, *end;
+    apr_size_t scheme = strcspn(url, ":");
+    char *name = apr_pstrdup(p, url), *rest = name + scheme, *at, *end;
+    int i;
 
     if (strncasecmp(url, "dbd:", 4) == 0) {
         return dbd_name(url, p);
     }
-
-    if ((end = strchr(name, '?')) != NULL) {
-        *end = '\0';
+    for (end = name; end < rest; end++) {
+        *end = (char)apr_tolower(*end);
     }
-    if ((rest = strstr(name, "://")) != NULL) {
-        rest += 3;
-        /* user:password@ ends at the last @ before the path */
-        end = rest + strcspn(rest, "/");
-        for (at = end; at > rest && at[-1] != '@'; at--)
-            ;
-        if (at > rest) {
-            memmove(rest, at, strlen(at) + 1);
+    if (strncmp(name, "file:", 5) != 0 && strncmp(name, "lmdb:", 5) != 0 && *rest == ':') {
+        for (rest++, i = 0; *rest == '/' && i < 2; i++) {
+            rest++;
         }
-        for (end = name; *end && *end != '/'; end++) {
-            *end = (char)apr_tolower(*end);
+        /* what is before the last @ is a password, however many signs in it should have been encoded */
+        if ((at = strrchr(rest, '@')) != NULL) {
+            memmove(rest, at + 1, strlen(at));
         }
-        for (end = rest; *end && *end != '/'; end++) {
-            *end = (char)apr_tolower(*end);
+        rest[strcspn(rest, "?#")] = '\0';
+        if (*rest != '/') {
+            for (end = rest; *end && *end != '/'; end++) {
+                *end = (char)apr_tolower(*end);
+            }
+            hide_port(rest);
         }
+    }
+    else if ((end = strchr(name, '?')) != NULL) {
+        *end = '\0';
     }
     return name;
 }

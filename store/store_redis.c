@@ -80,11 +80,17 @@ static apr_status_t context_broken(redisContext *c, ha_call *call)
 /* Redis said -ERROR. */
 static apr_status_t refused(const redisReply *reply, ha_call *call)
 {
+    char *args;
+
     call->why = apr_pstrmemdup(call->pool, reply->str, reply->len < 200 ? (apr_size_t)reply->len : 200);
+    /* "unknown command ..., with args beginning with": those are a key and a value */
+    if ((args = strstr(call->why, ", with args")) != NULL) {
+        *args = '\0';
+    }
     if (strncmp(call->why, "OOM", 3) == 0) {
         return APR_ENOSPC;
     }
-    if (strncmp(call->why, "NOAUTH", 6) == 0 || strncmp(call->why, "WRONGPASS", 9) == 0 || strncmp(call->why, "NOPERM", 6) == 0) {
+    if (strncmp(call->why, "NOAUTH", 6) == 0 || strncmp(call->why, "WRONGPASS", 9) == 0) {
         return APR_EACCES;
     }
     return APR_EGENERAL;
@@ -288,12 +294,23 @@ static apr_status_t touch(ha_node *node, ha_call *call, const char *key, apr_tim
     return ha_handles_use(node->handles, call, ask_with, &q);
 }
 
-/* Without the password: one that is asked for it is well. */
+/* On a connection of its own, with the password: while it is refused the node is down. A user who may do no PING is well. */
 static apr_status_t probe(ha_node *node, ha_call *call)
 {
-    static const char *const expected[] = { "+PONG", "-NOAUTH", "-NOPERM", NULL };
+    ha_question q = { .nil = APR_SUCCESS };
+    void *handle;
+    int gone;
+    apr_status_t rv = make(&handle, node, call, call->pool);
 
-    return ha_host_probe(&node->at, call, "PING\r\n", expected);
+    if (rv == APR_SUCCESS) {
+        word(&q, "PING", 4);
+        rv = ask_with(handle, call, &q, &gone);
+        drop(handle);
+        if (rv != APR_SUCCESS && call->why && strncmp(call->why, "NOPERM", 6) == 0) {
+            rv = APR_SUCCESS;
+        }
+    }
+    return rv;
 }
 
 const ha_store_provider ha_store_redis = {

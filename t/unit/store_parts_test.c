@@ -125,7 +125,15 @@ static void configuration(void)
         { 1, { "dbd:oracle,x" }, "expected dbd:mysql" },
         { 1, { "dbd:mysql" }, "expected dbd:mysql" },
         { 1, { "dbd:mysql,host=a,flags=CLIENT_FOUND_ROWS" }, "flags= is not understood" },
+        { 1, { "dbd:mysql,hots=a" }, "parameter 1 of dbd:mysql is not one of host port" },
+        { 1, { "dbd:mysql,host=a,user=b,password=c" }, "parameter 3 of dbd:mysql is not one of" },
+        { 1, { "dbd:mysql,host" }, "parameter 1 of dbd:mysql" },
+        { 1, { "dbd:mysql,host=a,port=x" }, "port= is to be a number" },
+        { 1, { "dbd:pgsql,host=a,pass=b" }, "parameter 2 of dbd:pgsql is not one of host hostaddr" },
+        { 1, { "dbd:pgsql,host=a,sslmod=b" }, "parameter 2 of dbd:pgsql" },
+        { 1, { "dbd:pgsql,host=a,port=" }, "port= is to be a number" },
         { 1, { "dbd:sqlite3,relative.db" }, "expected dbd:mysql" },
+        { 1, { "dbd:sqlite3,host=a" }, "expected dbd:mysql" },
         { 1, { "libmemcached://user@host" }, "expected libmemcached://host" },
         { 1, { "libmemcached://:password@host" }, "expected libmemcached://host" },
         { 1, { "libmemcached://user:pass%0aword@host" }, "expected libmemcached://host" },
@@ -152,12 +160,39 @@ static void configuration(void)
     };
     static const char *const good[] = { "memcached://host", "memcached://host:1", "memcached://127.0.0.1:11211/", "memcached:///run/m.sock",
                                         "MEMCACHED://host", "file:/a", "file:///a/b", "dbd:sqlite3,/a/b.db", "dbd:mysql,host=a,user=b,pass=c,dbname=d",
-                                        "dbd:pgsql,host=a user=b password='c d' dbname=e", "libmemcached://[::1]:11211", "libmemcached://user:p%40ss@host:1", "libmemcached:///run/m.sock",
+                                        "dbd:mysql,sock=/run/m.sock;user=b;group=session_ha",
+                                        "dbd:pgsql,host=a user=b password='c d' dbname=e", "dbd:pgsql,host=a,port=5432,sslmode=verify-full,sslrootcert=/a/ca.pem",
+                                        "libmemcached://[::1]:11211", "libmemcached://user:p%40ss@host:1", "libmemcached:///run/m.sock",
 #ifdef HAVE_HIREDIS
                                         "redis://host", "redis://host/7", "redis://[::1]:1/0", "redis://:pass@host", "redis://user:p%3Aass@host:6379/2",
                                         "redis:///run/redis.sock",
 #endif
                                         "lmdb:", "lmdb:/a", "lmdb:///a", "lmdb:/a?size=64m", "lmdb:/a?size=1048576" };
+    static const struct { const char *url, *shown; } names[] = {
+        { "redis://user:pa%40ss@Host:6379/0?x=1", "redis://host:6379/0" },
+        { "redis://:p@ss:w/rd@host", "redis://host" },
+        { "redis://:p?ss#w@host/1", "redis://host/1" },
+        { "redis://user:password", "redis://user:*" },
+        { "redis://[::1]:6379/0", "redis://[::1]:6379/0" },
+        { "redis:///run/R.sock", "redis:///run/R.sock" },
+        { "libmemcached://u:p@h", "libmemcached://h" },
+        { "memcached://H:11211", "memcached://h:11211" },
+        { "file:/a@b", "file:/a@b" },
+        { "lmdb:/A?size=1m", "lmdb:/A" },
+        { "dbd:mysql,host=a,user=b,pass=host=c,port=3306;dbname=d", "dbd:mysql,host=a,port=3306,dbname=d" },
+        { "dbd:mysql,pass=a'b,host=c", "dbd:mysql,host=c" },
+        { "dbd:mysql,/x,pass=p", "dbd:mysql" },
+        { "dbd:pgsql,host=a user=b password='x port=1 y' dbname=d", "dbd:pgsql,host=a,dbname=d" },
+        { "dbd:pgsql,host=a,password=x,dbname = d", "dbd:pgsql,host=a,dbname=d" },
+        { "dbd:sqlite3,/var/lib/x.db", "dbd:sqlite3,/var/lib/x.db" }
+    };
+    static const char *const secret[] = {
+        "redis://:s3cret@host:port", "redis://:s3/cret@host", "redis://:pass@s3cret@host/x", "redis://:a/s3cret@host", "redis:/:s3cret@host",
+        "redis:///:s3cret@host", "redis::s3cret@host", "redis://:s3cret?@host", "redis://user:s3cret", "libmemcached://user:s3cret@host/1",
+        "libmemcached://:s3cret@host", "memcached://:s3cret@host", "dbd:mysql,/x,pass=s3cret", "dbd:mysql,host=a,pass=my s3cret",
+        "dbd:mysql,host=a,password=s3cret", "dbd:pgsql,host=a,password=my s3cret", "dbd:pgsql,host=a,password=my s3cret=x", "dbd:pgsql,password='my s3cret",
+        "dbd:pgsql,postgresql://u:s3cret@h/d", "dbd:oracle,password=s3cret"
+    };
     ha_store *store;
     const char *why;
     size_t i;
@@ -171,10 +206,14 @@ static void configuration(void)
         ok(why == NULL && store && store->copies == 1, "%s: %s", good[i], why ? why : "taken");
     }
     is_str(ha_store_node_name("redis://user:pa%40ss@Host:6379/0?x=1", p), "redis://host:6379/0", "no password is shown");
-    is_str(ha_store_node_name("redis://:p@ss:w/rd@host", p), "redis://ss:w/rd@host", "what is no URL is cut all the same");
-    is_str(ha_store_node_name("dbd:mysql,host=a,user=b,pass=host=c,port=3306;dbname=d", p), "dbd:mysql,host=a,port=3306,dbname=d", "nor in a dbd: one");
-    is_str(ha_store_node_name("dbd:pgsql,host=a user=b password='x port=1 y' dbname=d", p), "dbd:pgsql,host=a,dbname=d", "even in quotes");
-    is_str(ha_store_node_name("dbd:sqlite3,/var/lib/x.db", p), "dbd:sqlite3,/var/lib/x.db", "a file is shown");
+    for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        is_str(ha_store_node_name(names[i].url, p), names[i].shown, names[i].url);
+    }
+    /* of what is refused, too, nothing may be seen that might be a password */
+    for (i = 0; i < sizeof(secret) / sizeof(secret[0]); i++) {
+        why = configure(&store, 1, &secret[i], 1);
+        ok(why && strstr(why, "s3cret") == NULL, "%s: %s", secret[i], why ? why : "taken");
+    }
     ok(strncmp(ha_store_schemes(p), "lmdb, memcached, libmemcached", 29) == 0, "the schemes: %s", ha_store_schemes(p));
 }
 
