@@ -3,7 +3,8 @@
 #
 # Three real Tomcats with the shop of t/webapp, one proxy before them after the other: stock httpd, mod_jk, HAProxy, each
 # with the settings of an administrator who wants to survive this, and httpd with mod_session_ha. Sessions count up, each
-# over several connections at once, and each connection asks again and again for a page that takes MS milliseconds.
+# over several connections at once, and each connection asks again and again for a page that takes MS milliseconds. Some
+# seconds later the member comes back.
 use strict;
 use warnings;
 use FindBin;
@@ -16,18 +17,21 @@ use Socket qw(IPPROTO_TCP TCP_NODELAY);
 use Time::HiRes qw(sleep time);
 use Tomcat;
 
-my $sessions = $ENV{SESSIONS} || 48;
+my $sessions = $ENV{SESSIONS} || 200;
 my $connections = 2;                        # a session
 my $ms = $ENV{MS} // 60;
-my $pause = 0.15;                           # between two requests of a connection
+my $posts = $ENV{POSTS} // 20;              # percent
+my $pause = 1;                              # between two requests of a connection, 0.5 to 1.5 of it
 my $rounds = $ENV{ROUNDS} || 3;
-my ($lead, %after) = (2.5, kill => 6, stop => 10);
+my ($lead, $away) = (3, 4);                 # s before the event; after it, the member comes back
+my $later = 7;                              # s from then to the end of the run
 my $patience = 10;                          # of a user
 
 # ---- the contestants ---------------------------------------------------------------
 
 my @tomcats;
 my $secret = "$Bench::dir/secret";
+my $ledger = "$Bench::dir/ledger";      # what the POSTs did
 
 sub balancer_members {
     my ($more) = @_;
@@ -110,6 +114,9 @@ my @contestants = (['stock httpd' => \&stock], ['mod_jk' => \&jk], ['HAProxy' =>
 
 # ---- the load -------------------------------------------------------------------------
 
+my $runs = 0;
+
+# A GET, or a POST that the shop writes down: in the ledger it can be seen whether it ran, and how often.
 sub send_request {
     my ($c, $port) = @_;
     if (!$c->{socket}) {
@@ -117,10 +124,15 @@ sub send_request {
         setsockopt $c->{socket}, IPPROTO_TCP, TCP_NODELAY, 1;
         fcntl $c->{socket}, F_SETFL, O_NONBLOCK;
     }
-    my $jar = $c->{session}{jar};
-    @$c{qw(in sent bound)} = ('', time, $c->{session}{count});
-    my $request = "GET /count?ms=$ms HTTP/1.1\r\nHost: bench.local\r\nUser-Agent: bench\r\n"
-        . (%$jar ? 'Cookie: ' . join('; ', map { "$_=$jar->{$_}" } sort keys %$jar) . "\r\n" : '') . "\r\n";
+    my $s = $c->{session};
+    my $jar = $s->{jar};
+    $c->{method} = $s->{id} && rand(100) < $posts ? 'POST' : 'GET';
+    my $what = $c->{method} eq 'POST' ? 'tick?rid=p' . ++$runs . "&ms=$ms" : $s->{id} ? "count?ms=$ms" : 'count';
+    my $cookie = %$jar ? 'Cookie: ' . join('; ', map { "$_=$jar->{$_}" } sort keys %$jar) . "\r\n" : '';
+    my $request = "$c->{method} /$what HTTP/1.1\r\nHost: bench.local\r\nUser-Agent: bench\r\n$cookie"
+        . ($c->{method} eq 'POST' ? "Content-Length: 16\r\n\r\n0123456789abcdef" : "\r\n");
+    @$c{qw(in sent id)} = ('', time, $s->{id});
+    $c->{bound} = $s->{counts}{ $c->{id} // '' };
     return (syswrite($c->{socket}, $request) // 0) == length $request;
 }
 
@@ -138,25 +150,27 @@ sub received {
     return $n ? 0 : undef;
 }
 
-# What was answered: [sent, answered, ok, member, count at most known when it was sent, count, id]
+# What was answered. lost: it was asked with a session, and the answer is of another one, or of an older state.
 sub judged {
     my ($c, $whole) = @_;
     my $s = $c->{session};
-    my @answer = ($c->{sent}, time, 0, '', $c->{bound}, 0, '');
+    my %answer = (method => $c->{method}, sent => $c->{sent}, at => time, ok => 0, member => '', lost => 0);
     if ($whole && $c->{in} =~ /\AHTTP\/1.1 200/ && $c->{in} =~ /count=(\d+).*?member=(\S+) id=([^.\s]+)/) {
         my ($count, $member, $id) = ($1, $2, $3);
-        @answer[2, 3, 5, 6] = (1, $member, $count, $id);
+        @answer{qw(ok member)} = (1, $member);
+        $answer{lost} = $id ne $c->{id} || $count <= $c->{bound} if $c->{id};
         $s->{jar}{$1} = $2 while $c->{in} =~ /^Set-Cookie: ([^=]+)=([^;\r]*)/mgi;
-        $s->{id} //= $id;
-        $s->{count} = max($s->{count}, $count);
+        ($s->{id}) = $s->{jar}{JSESSIONID} =~ /^([^.]*)/;
+        $s->{counts}{$id} = max($s->{counts}{$id} // 0, $count);
     }
-    push @{ $s->{answers} }, \@answer;
-    return $answer[2];
+    push @{ $s->{answers} }, \%answer;
+    return $answer{ok};
 }
 
+# at: [seconds, what to do then], in order
 sub load {
-    my ($port, $seconds, $at, $event) = @_;
-    my @sessions = map { { jar => {}, count => 0, answers => [] } } 1 .. $sessions;
+    my ($port, $seconds, @at) = @_;
+    my @sessions = map { { jar => {}, counts => {}, answers => [] } } 1 .. $sessions;
     for my $s (@sessions) {                 # each begins with one connection
         my $c = { session => $s };
         send_request($c, $port) or die "the proxy does not answer\n";
@@ -165,21 +179,20 @@ sub load {
         judged($c, 1) or die "no session: $c->{in}\n";
     }
     my @conns = map { my $s = $_; map { { session => $s, due => time + rand $pause } } 1 .. $connections } @sessions;
-    my $began = time;
-    my ($end, $done, %open) = ($began + $seconds, undef);
-    while ((my $now = time) < $end + ($done ? 0 : 1)) {
-        if (!$done && $now - $began >= $at) {
-            $event->();
-            $done = time;
-        }
-        for my $c (grep { defined $_->{due} && $_->{due} <= $now } @conns) {
+    my ($began, %open) = (time);
+    while ((my $now = time) < $began + $seconds) {
+        (shift @at)->[1]->() if @at && $now - $began >= $at[0][0];
+        my $next = $now + 0.05;
+        for my $c (@conns) {
+            next if !defined $c->{due};
+            if ($c->{due} > $now) { $next = $c->{due} if $c->{due} < $next; next }
             delete $c->{due};
             if (send_request($c, $port)) { $open{ fileno $c->{socket} } = $c }
             else { judged($c, 0); delete $c->{socket}; $c->{due} = $now + $pause }
         }
         my $bits = '';
         vec($bits, $_, 1) = 1 for keys %open;
-        select(my $ready = $bits, undef, undef, 0.005);
+        select(my $ready = $bits, undef, undef, max(0, $next - time));
         for my $fd (keys %open) {
             my $c = $open{$fd};
             my $got = vec($ready, $fd, 1) ? received($c) : 0;
@@ -187,42 +200,57 @@ sub load {
             delete $open{$fd};
             my $ok = judged($c, $got);
             delete $c->{socket} if !$ok || $c->{in} =~ /^Connection: close/mi;
-            $c->{due} = time + $pause;
+            $c->{due} = time + $pause * (0.5 + rand);
         }
     }
     judged($_, 0) for grep { time - $_->{sent} > 1 } values %open;      # hung to the end
-    return ($done, @sessions);
+    return @sessions;
 }
 
 # ---- one event ----------------------------------------------------------------------------
 
 my %trips;
 
+sub runs_twice {
+    open my $fh, '<', $ledger or return 0;
+    my %n;
+    $n{ (split)[0] }++ while <$fh>;
+    return scalar grep { $_ > 1 } values %n;
+}
+
 sub once {
     my ($start, $event) = @_;
+    unlink $ledger;
     my $h = $start->();
     ref $h or return $h;
     my $victim = $tomcats[0];
-    my ($when, @sessions) = load($h->{port}, $lead + $after{$event}, $lead,
-        sub { $event eq 'kill' ? $victim->kill9_at_once : $victim->stop_signal });
+    my ($when, $back);
+    my @sessions = load($h->{port}, $lead + $away + $later,
+        [$lead, sub { $when = time; $event eq 'kill' ? $victim->kill9_at_once : $victim->stop_signal }],
+        [$lead + $away, sub { $back = time; $event eq 'kill' ? $victim->wait_gone->launch : $victim->cont }]);
     Bench::stop($h->{pid});
-    if ($event eq 'kill') { $victim->wait_gone->launch->wait_ready } else { $victim->cont }
+    $victim->wait_ready;
     if ($h->{at} && open my $log, '<', "$h->{at}/error_log") {
         while (my $line = <$log>) { $trips{$event}{$1}++ if $line =~ /\bmoved from .* (\d+) store round trips/ }
     }
-    my %r = (affected => 0, failed => 0, lost => 0, split => 0, first => [], slowest => 0);
+    my %r = (requests => 0, affected => 0, GET => 0, POST => 0, twice => runs_twice(), lost => 0, again => 0, split => 0, first => [], slowest => 0);
     for my $s (@sessions) {
-        my @before = grep { $_->[1] < $when } @{ $s->{answers} };
-        my @since = sort { $a->[1] <=> $b->[1] } grep { $_->[1] >= $when } @{ $s->{answers} };
-        my @good = grep { $_->[2] } @since;
-        $r{failed} += @since - @good;
-        $r{slowest} = max($r{slowest}, map { $_->[1] - $_->[0] } @good);
-        next if !@before || $before[-1][3] ne $victim->route;
+        my @before = grep { $_->{at} < $when } @{ $s->{answers} };
+        # what the member had answered when it was hit came through, and shows nothing
+        my @since = sort { $a->{at} <=> $b->{at} } grep { $_->{at} >= $when && !($_->{member} eq $victim->route && $_->{sent} < $when) } @{ $s->{answers} };
+        my @good = grep { $_->{ok} } @since;
+        $r{requests} += @{ $s->{answers} };
+        $r{ $_->{method} }++ for grep { !$_->{ok} } @since;
+        $r{slowest} = max($r{slowest}, map { $_->{at} - $_->{sent} } @good);
+        next if !@before || $before[-1]{member} ne $victim->route;
         $r{affected}++;
-        my @moved = grep { $_->[3] ne $victim->route } @good;
-        $r{lost}++ if grep { $_->[5] <= $_->[4] || $_->[6] ne $s->{id} } @good;
-        $r{split}++ if uniq(map { $_->[3] } @moved) > 1;
-        push @{ $r{first} }, @moved ? $moved[0][1] - max($when, min(map { $_->[0] } @since)) : 99;
+        my @moved = grep { $_->{member} ne $victim->route } @good;
+        $r{lost}++ if grep { $_->{lost} && $_->{sent} < $back } @good;
+        $r{again}++ if grep { $_->{lost} && $_->{sent} >= $back } @good;
+        $r{split}++ if uniq(map { $_->{member} } @moved) > 1;
+        my @asked = grep { $_->{method} eq 'GET' } @since or next;
+        my ($answer) = grep { $_->{method} eq 'GET' } @moved;
+        push @{ $r{first} }, $answer ? $answer->{at} - max($when, min(map { $_->{sent} } @asked)) : 99;
     }
     return \%r;
 }
@@ -233,34 +261,36 @@ open my $fh, '>', $secret or die "$secret: $!";
 print $fh 'bench' x 8, "\n";
 close $fh;
 chmod 0600, $secret;
-@tomcats = Tomcat->start_all(map { { route => "tomcat$_", valve => 1, secret_file => $secret, context => '' } } 1 .. 3);
+@tomcats = Tomcat->start_all(map { { route => "tomcat$_", valve => 1, secret_file => $secret, context => '', java_options => ["-Dledger=$ledger"] } } 1 .. 3);
 
 for my $event (split /,/, $ENV{EVENTS} || 'kill,stop') {
     my %got;
     for my $round (1 .. $rounds) {
-        for my $contestant (@contestants) {
+        my @order = @contestants;
+        push @order, shift @order for 2 .. $round;      # the members' JVMs get warmer
+        for my $contestant (@order) {
             my ($name, $start) = @$contestant;
             next if $ENV{ONLY} && $name !~ /$ENV{ONLY}/;
             next if ref $got{$name} eq 'SCALAR';
             my $r = once($start, $event);
             if (!ref $r) { $got{$name} = \"$r"; next }
             push @{ $got{$name} }, $r;
-            print STDERR "# $event, round $round, $name: $r->{failed} failed, $r->{lost} lost\n";
+            print STDERR sprintf "# %s, round %d, %s: %d requests, failed %d GETs and %d POSTs, lost %d, first good %.1f ms\n", $event, $round, $name,
+                @$r{qw(requests GET POST lost)}, 1000 * Bench::median(@{ $r->{first} });
         }
     }
-    my $spread = sub { my ($v, $format) = @_; my @v = map { sprintf $format, $_ } sort { $a <=> $b } @$v;
-        return $v[0] eq $v[-1] ? $v[0] : sprintf("$format [%s..%s]", Bench::median(@$v), @v[0, -1]) };
-    Bench::table(sprintf('%s of one of three Tomcats: %d sessions over %d connections each, GETs of %d ms, %d rounds, median [lowest..highest]',
-            $event eq 'kill' ? 'kill -9' : 'SIGSTOP', $sessions, $connections, $ms, $rounds),
-        ['', 'sessions on it', 'failed requests', 'sessions lost', 'sessions split', 'first good answer, ms', 'the last one\'s, ms', 'slowest good answer, ms'],
+    Bench::table(sprintf('%s of one of three Tomcats: %d sessions over %d connections each, requests of %d ms, %d%% of them POSTs; %d rounds',
+            $event eq 'kill' ? 'kill -9' : 'SIGSTOP', $sessions, $connections, $ms, $posts, $rounds),
+        ['', 'requests', 'failed GETs', 'failed POSTs', 'POSTs run twice', 'sessions lost', 'split', 'lost again', 'first good, ms', 'worst', 'slowest'],
         map {
             my ($name) = @$_;
             my $v = $got{$name};
-            !$v ? () : ref $v eq 'SCALAR' ? [$name, $$v, ('') x 6] : [$name,
-                map({ my $k = $_; $spread->([map { $_->{$k} } @$v], '%.0f') } qw(affected failed lost split)),
-                $spread->([map { 1000 * Bench::median(@{ $_->{first} }) } @$v], '%.0f'),
-                $spread->([map { 1000 * max(@{ $_->{first} }) } @$v], '%.0f'),
-                $spread->([map { 1000 * $_->{slowest} } @$v], '%.0f')];
+            my $sum = sub { my ($k) = @_; sum0(map { $_->{$k} } @$v) };
+            !$v ? () : ref $v eq 'SCALAR' ? [$name, $$v, ('') x 9] : [$name,
+                map({ $sum->($_) } qw(requests GET POST twice)),
+                $sum->('lost') . ' of ' . $sum->('affected'),
+                map({ $sum->($_) } qw(split again)),
+                map { sprintf '%.0f', 1000 * $_ } Bench::median(map { @{ $_->{first} } } @$v), max(map { @{ $_->{first} } } @$v), max(map { $_->{slowest} } @$v)];
         } @contestants);
 }
 Bench::table('Round trips to the store of one failover, from the log of the runs above', ['round trips', map { $_ eq 'kill' ? 'after kill -9' : 'after SIGSTOP' } sort keys %trips],
