@@ -8,6 +8,7 @@
 #include "http_protocol.h"
 #include "util_filter.h"
 
+#include "../session/session_pack.h"
 #include "balancer_request.h"
 
 APLOG_USE_MODULE(session_ha);
@@ -43,7 +44,7 @@ static void tell(const backup_job *job, ha_backup_result result, apr_size_t byte
     char digest[13];
     int level = result == HA_BACKUP_STORED || result == HA_BACKUP_GONE ? APLOG_DEBUG : APLOG_WARNING;
 
-    ha_manager_backup(job->balancer, job->from, result, bytes);
+    ha_manager_backup(job->balancer, job->from, result, bytes, job->record.state.len);
     if (!APLOG_IS_LEVEL(job->server, level) || (level == APLOG_WARNING && !worth_a_line()))
         return;
     ha_digest_short(&job->session.digest, digest);
@@ -111,6 +112,7 @@ static int keep(apr_pool_t *p, void *baton)
     backup_job *job = baton;
     ha_call call = { .pool = p };
     const char *why = NULL;
+    apr_size_t bytes;
     ha_capture done;
 
     if (job->record.gone) {
@@ -122,9 +124,11 @@ static int keep(apr_pool_t *p, void *baton)
         tell(job, HA_BACKUP_INVALID, 0, why);
         return 1;
     }
+    bytes = job->record.base64 ? job->record.state.len / 4 * 3 : job->record.state.len;
+    ha_pack(&job->record, p);
     call.deadline = apr_time_now() + job->timeout;
     done = ha_capture_put(&job->session, ha_request_table(), &call, &job->record, job->asked, job->shared);
-    tell(job, results[done], job->record.state.len, call.why);
+    tell(job, results[done], bytes, call.why);
     if (job->renamed)
         leave_tombstone(job, &job->old, p, call.deadline);  /* both within one SessionHAStoreTimeout */
     return done != HA_CAPTURE_FENCED;
@@ -184,14 +188,14 @@ static void capture(ha_request *q, request_rec *r, const char *value)
     apr_int64_t bytes;
 
     if (ha_field_parse_backup(value, r->pool, &field, &why) != APR_SUCCESS) {
-        ha_manager_backup(q->balancer->s->name, q->slot, HA_BACKUP_INVALID, 0);
+        ha_manager_backup(q->balancer->s->name, q->slot, HA_BACKUP_INVALID, 0, 0);
         ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r, "%s: member %s sent a " HA_FIELD_BACKUP " that is not one: %s",
                       q->balancer->s->name, q->worker->s->route, why);
         return;
     }
     bytes = field.state.data ? (apr_int64_t)(field.state.len / 4 * 3) : field.size;
     if (!field.gone && bytes > ha_config_max_size(q->cfg)) {
-        ha_manager_backup(q->balancer->s->name, q->slot, HA_BACKUP_TOO_LARGE, 0);
+        ha_manager_backup(q->balancer->s->name, q->slot, HA_BACKUP_TOO_LARGE, 0, 0);
         ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r, "%s: a session of member %s has %" APR_INT64_T_FMT
                       " bytes, SessionHAMaxSize is %" APR_INT64_T_FMT ": no backup of it",
                       q->balancer->s->name, q->worker->s->route, bytes, ha_config_max_size(q->cfg));
@@ -232,7 +236,7 @@ void ha_response_take(ha_request *q, request_rec *r)
         ha_owner_open_gate(q);
     if (has_left(q)) {
         q->fenced = q->swallow = 1;
-        ha_manager_backup(q->balancer->s->name, q->slot, HA_BACKUP_FENCED, 0);
+        ha_manager_backup(q->balancer->s->name, q->slot, HA_BACKUP_FENCED, 0, 0);
         return;
     }
     if (missing && r->status == HA_STATUS_MISSING && q->captures && q->sid.id && !q->asked_again) {

@@ -8,17 +8,10 @@
 #include "apr_strings.h"
 #include "http_log.h"
 
+#include "../session/session_pack.h"
 #include "balancer_request.h"
 
 APLOG_USE_MODULE(session_ha);
-
-static apr_status_t state_bytes(const ha_record *record, apr_pool_t *p, ha_blob *out)
-{
-    if (record->base64)
-        return ha_field_base64_decode(&record->state, p, out);
-    *out = record->state;
-    return APR_SUCCESS;
-}
 
 static const char *inline_field(ha_request *q, request_rec *r, ha_version version, const ha_blob *state, const char *mac)
 {
@@ -37,10 +30,8 @@ static ha_outcome hand_over(ha_request *q, request_rec *r, proxy_worker *worker)
     ha_exchange x = { 0 };
     ha_blob state;
 
-    if (state_bytes(record, r->pool, &state) != APR_SUCCESS) {
-        q->move.why = "the stored state is not base64";
+    if (ha_unpack(record, (apr_size_t)ha_config_max_size(q->cfg), r->pool, &state, &q->move.why) != APR_SUCCESS)
         return HA_MISSING;
-    }
     q->bytes = state.len;
     mac = ha_mac_restore(q->session.secret, q->sid.id, version, &state, r->pool);
     ha_exchange_from(&x, q, r, worker, r->pool);

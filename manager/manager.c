@@ -152,12 +152,13 @@ void ha_manager_failover(const ha_event *event)
     say_full(full);
 }
 
-void ha_manager_backup(const char *balancer, const ha_member_slot *from, ha_backup_result result, apr_size_t bytes)
+void ha_manager_backup(const char *balancer, const ha_member_slot *from, ha_backup_result result, apr_size_t bytes,
+                       apr_size_t kept)
 {
     int full = 0;
 
     if (counters)
-        ha_counters_backup(counters, balancer, from, result, bytes, &full);
+        ha_counters_backup(counters, balancer, from, result, bytes, kept, &full);
     say_full(full);
 }
 

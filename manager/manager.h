@@ -53,7 +53,8 @@ typedef struct ha_event {                   /* one failover, for the journal, co
 /* Counts at both members, appends to the journal. Any process, any thread. */
 void ha_manager_failover(const ha_event *);
 /* from: the member that made it, which leads to its balancer without a search; NULL: not known */
-void ha_manager_backup(const char *balancer, const ha_member_slot *from, ha_backup_result, apr_size_t bytes);
+/* bytes, kept: of the state as it was handed over, and as it is stored (base64 text is longer, compressed it is shorter) */
+void ha_manager_backup(const char *balancer, const ha_member_slot *from, ha_backup_result, apr_size_t bytes, apr_size_t kept);
 void ha_manager_retried(const char *balancer, const char *route);
 
 /* ---- rows from the other rooms --------------------------------------------- */

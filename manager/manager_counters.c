@@ -8,7 +8,8 @@
  *     |      |                      |                         |
  *     |      key  hash(name)        key  hash(name, 0, route) key  balancer, from, to as
  *     |      named                  last_error                |    three table positions
- *     |      results[], bytes       counters                  outcomes[]
+ *     |      results[],             counters                  outcomes[]
+ *     |      bytes, kept
  *     |      name                   named, balancer, route
  *     layout, totals, full
  *
@@ -33,7 +34,7 @@
 #include "manager_shared.h"
 
 /* "SHAC" and the number of the layout: another number when a structure below changes. */
-#define LAYOUT (APR_UINT64_C(0x53484143) << 32 | 1)
+#define LAYOUT (APR_UINT64_C(0x53484143) << 32 | 2)
 
 typedef volatile apr_uint64_t word;
 
@@ -49,7 +50,7 @@ struct ha_member_slot {
 
 typedef struct balancer_slot {
     word key;
-    word results[HA_BACKUP_RESULTS], bytes;
+    word results[HA_BACKUP_RESULTS], bytes, kept;
     word named;
     char name[HA_NAME_SIZE];
 } balancer_slot;
@@ -277,7 +278,7 @@ void ha_counters_failover(ha_counters *c, const ha_event *event, int *full)
 }
 
 void ha_counters_backup(ha_counters *c, const char *balancer, const ha_member_slot *from, ha_backup_result result,
-                        apr_size_t bytes, int *full)
+                        apr_size_t bytes, apr_size_t kept, int *full)
 {
     balancer_slot *slot = from ? &c->balancers[from->balancer] : find_balancer(c, balancer ? balancer : "", 1);
 
@@ -287,8 +288,10 @@ void ha_counters_backup(ha_counters *c, const char *balancer, const ha_member_sl
     }
     if ((unsigned)result < HA_BACKUP_RESULTS)
         apr_atomic_inc64(&slot->results[result]);
-    if (result == HA_BACKUP_STORED)
+    if (result == HA_BACKUP_STORED) {
         apr_atomic_add64(&slot->bytes, bytes);
+        apr_atomic_add64(&slot->kept, kept);
+    }
 }
 
 void ha_counters_retried(ha_counters *c, const char *balancer, const char *route)
@@ -369,6 +372,7 @@ apr_array_header_t *ha_counters_read_backups(ha_counters *c, apr_pool_t *p)
 
             row->balancer = slot->name;
             row->bytes = apr_atomic_read64(&slot->bytes);
+            row->kept = apr_atomic_read64(&slot->kept);
             for (result = 0; result < HA_BACKUP_RESULTS; result++)
                 row->results[result] = apr_atomic_read64(&slot->results[result]);
         }

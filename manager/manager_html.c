@@ -57,7 +57,8 @@ static void put_backups(apr_bucket_brigade *bb, const ha_snapshot *snap, const c
         for (k = 0; k < HA_BACKUP_RESULTS; k++)
             apr_brigade_printf(bb, NULL, NULL, "%s%" APR_UINT64_T_FMT " %s", k ? ", " : "", backups->results[k],
                                k == HA_BACKUP_TOO_LARGE ? "too large" : ha_backup_result_name(k));
-        apr_brigade_printf(bb, NULL, NULL, "; %" APR_UINT64_T_FMT " bytes stored</p>\n", backups->bytes);
+        apr_brigade_printf(bb, NULL, NULL, "; %" APR_UINT64_T_FMT " bytes of state, kept as %" APR_UINT64_T_FMT "</p>\n",
+                           backups->bytes, backups->kept);
         return;
     }
 }

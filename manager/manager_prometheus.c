@@ -40,6 +40,12 @@ static void put_backups(apr_bucket_brigade *bb, const ha_backup_counts *backups)
     }
 }
 
+static void put_bytes(apr_bucket_brigade *bb, const char *before, const ha_backup_counts *backups, int kept)
+{
+    put_label(bb, before, backups->balancer);
+    apr_brigade_printf(bb, NULL, NULL, "\"} %" APR_UINT64_T_FMT "\n", kept ? backups->kept : backups->bytes);
+}
+
 static void put_operation(apr_bucket_brigade *bb, const ha_row_store *store, const char *op, const char *result,
                           apr_uint64_t n)
 {
@@ -101,6 +107,14 @@ void ha_render_prometheus(apr_bucket_brigade *bb, const ha_snapshot *snap)
     put_head(bb, "session_ha_backups_total", "counter", "Session backups that members handed over.");
     for (i = 0; i < snap->backups->nelts; i++)
         put_backups(bb, &APR_ARRAY_IDX(snap->backups, i, ha_backup_counts));
+
+    put_head(bb, "session_ha_backup_bytes_total", "counter", "Bytes of state in the backups that were stored.");
+    for (i = 0; i < snap->backups->nelts; i++)
+        put_bytes(bb, "session_ha_backup_bytes_total{balancer=\"", &APR_ARRAY_IDX(snap->backups, i, ha_backup_counts), 0);
+
+    put_head(bb, "session_ha_backup_kept_bytes_total", "counter", "What they became: compressed, or the base64 that a member sent.");
+    for (i = 0; i < snap->backups->nelts; i++)
+        put_bytes(bb, "session_ha_backup_kept_bytes_total{balancer=\"", &APR_ARRAY_IDX(snap->backups, i, ha_backup_counts), 1);
 
     put_head(bb, "session_ha_retries_total", "counter", "Requests repeated at another member.");
     apr_brigade_printf(bb, NULL, NULL, "session_ha_retries_total %" APR_UINT64_T_FMT "\n", snap->totals.retries);

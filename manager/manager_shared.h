@@ -24,7 +24,7 @@ ha_counters *ha_counters_adopt(void *memory, apr_size_t size);
 /* full: set to 1 once in the life of the memory, by the call that first met a full table. */
 ha_member_slot *ha_counters_member(ha_counters *, const char *balancer, const char *route, int *full);
 void ha_counters_failover(ha_counters *, const ha_event *, int *full);
-void ha_counters_backup(ha_counters *, const char *balancer, const ha_member_slot *from, ha_backup_result, apr_size_t bytes, int *full);
+void ha_counters_backup(ha_counters *, const char *balancer, const ha_member_slot *from, ha_backup_result, apr_size_t bytes, apr_size_t kept, int *full);
 void ha_counters_retried(ha_counters *, const char *balancer, const char *route);
 
 typedef struct ha_member_counts {
@@ -39,7 +39,7 @@ typedef struct ha_pair_counts {     /* for Prometheus; "" is an unknown member *
 
 typedef struct ha_backup_counts {
     const char *balancer;
-    apr_uint64_t results[HA_BACKUP_RESULTS], bytes;
+    apr_uint64_t results[HA_BACKUP_RESULTS], bytes, kept;
 } ha_backup_counts;
 
 typedef struct ha_totals {

@@ -2,7 +2,7 @@
  *
  *   0        1        2                  6              10                18
  *   +--------+--------+--------+---------+--------------+-----------------+
- *   | format | flags  |     (spare, 0)   | ttl          | made            |
+ *   | format | flags  |     length       | ttl          | made            |
  *   +--------+--------+------------------+--------------+-----------------+
  *   18                26                 34             36                38
  *   +-----------------+------------------+--------------+-----------------+
@@ -13,17 +13,20 @@
  *   | route                | at          | state: all that is left        |
  *   +----------------------+-------------+--------------------------------+
  *
- * flags: 1 gone, 2 answered, 4 base64. The spare bytes are not looked at, so that a later
- * httpd may use them for what an older one can do without; what it cannot do without gets a new format. */
+ * flags: 1 gone, 2 answered, 4 base64.
+ * format 1: the state as it is; the length is 0 and not looked at.
+ * format 2: the state is compressed (session_pack.c); the length is its own. Written for nothing else, so that an
+ *           httpd that knows only format 1 still reads all other records. */
 #include "session_record.h"
 
 #include <limits.h>
 #include <string.h>
 #include <apr_strings.h>
 
-#define FORMAT 1
+#define PLAIN  1
+#define PACKED 2
 
-enum { AT_FORMAT = 0, AT_FLAGS = 1, AT_SPARE = 2, AT_TTL = 6, AT_MADE = 10, AT_EPOCH = 18, AT_SEQ = 26,
+enum { AT_FORMAT = 0, AT_FLAGS = 1, AT_LENGTH = 2, AT_TTL = 6, AT_MADE = 10, AT_EPOCH = 18, AT_SEQ = 26,
        AT_ROUTE_LEN = 34, AT_AT_LEN = 36, HEAD = 38 };
 
 #define GONE     1
@@ -66,14 +69,15 @@ apr_status_t ha_record_encode(const ha_record *r, apr_pool_t *p, ha_blob *out)
 
     out->data = NULL;
     out->len = 0;
-    if (route_len > HA_ROUTE_MAX || at_len > HA_AT_MAX || state_len > INT_MAX || r->made < 0)
+    if (route_len > HA_ROUTE_MAX || at_len > HA_AT_MAX || state_len > INT_MAX || r->made < 0
+        || (r->packed && (r->gone || r->base64 || state_len >= r->packed)))
         return APR_EINVAL;
 
     out->len = HEAD + route_len + at_len + state_len;
     out->data = b = apr_palloc(p, out->len);
-    b[AT_FORMAT] = FORMAT;
+    b[AT_FORMAT] = r->packed ? PACKED : PLAIN;
     b[AT_FLAGS] = (unsigned char)((r->gone ? GONE : 0) | (r->answered ? ANSWERED : 0) | (r->base64 ? BASE64 : 0));
-    put32(b + AT_SPARE, 0);
+    put32(b + AT_LENGTH, r->packed);
     put32(b + AT_TTL, r->ttl);
     put64(b + AT_MADE, (apr_uint64_t)r->made);
     put64(b + AT_EPOCH, r->version.epoch);
@@ -100,9 +104,9 @@ apr_status_t ha_record_decode(const ha_blob *bytes, apr_pool_t *p, ha_record *ou
     memset(out, 0, sizeof(*out));
     if (bytes->len < 1)
         wrong = "record is empty";
-    else if (b[AT_FORMAT] > FORMAT)
+    else if (b[AT_FORMAT] > PACKED)
         wrong = "record is of a future format";
-    else if (b[AT_FORMAT] < FORMAT)
+    else if (b[AT_FORMAT] < PLAIN)
         wrong = "record is of no known format";
     else if (bytes->len < HEAD)
         wrong = "record is truncated";
@@ -124,6 +128,9 @@ apr_status_t ha_record_decode(const ha_blob *bytes, apr_pool_t *p, ha_record *ou
         wrong = "record was made at no time";
     else if ((b[AT_FLAGS] & GONE) && bytes->len > HEAD + route_len + at_len)
         wrong = "record is gone and has a state";
+    else if (b[AT_FORMAT] == PACKED && ((b[AT_FLAGS] & (GONE | BASE64)) || get(b + AT_LENGTH, 4) > INT_MAX
+                                        || get(b + AT_LENGTH, 4) <= bytes->len - HEAD - route_len - at_len))
+        wrong = "record is compressed and larger than without";
     if (wrong)
         goto leave;
 
@@ -134,6 +141,7 @@ apr_status_t ha_record_decode(const ha_blob *bytes, apr_pool_t *p, ha_record *ou
     out->gone = !!(b[AT_FLAGS] & GONE);
     out->answered = !!(b[AT_FLAGS] & ANSWERED);
     out->base64 = !!(b[AT_FLAGS] & BASE64);
+    out->packed = b[AT_FORMAT] == PACKED ? (apr_uint32_t)get(b + AT_LENGTH, 4) : 0;
     b += HEAD;
     out->route = apr_pstrmemdup(p, (const char *)b, route_len);
     out->at = apr_pstrmemdup(p, (const char *)b + route_len, at_len);

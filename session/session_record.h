@@ -16,6 +16,7 @@ typedef struct ha_record {
     int gone;                   /* tombstone: logged out or expired; a state is not written */
     int answered;               /* claim: the first request of the session has been answered (gate open) */
     int base64;                 /* state is base64 text, as it came inline: decoded only when it is needed */
+    apr_uint32_t packed;        /* state is compressed (session_pack.h): its own length; 0: it is not */
     ha_blob state;
 } ha_record;
 

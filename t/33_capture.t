@@ -6,7 +6,7 @@ use Apache::Test qw(-withtestmore);
 use Site;
 
 my @sizes = (1, 4_000, 60_000, 900_000);
-plan tests => 3 * (@sizes * 4 + 3) + 12 + 3;
+plan tests => 3 * (@sizes * 4 + 3) + 12 + 3 + 13;
 
 sub n_of { (Site::member_of($_[0]) // "") =~ /(\d+)/; $1 }
 sub sum_of { $_[0]{body} =~ /\bsha256=(\S+)/ ? $1 : 'none' }
@@ -86,6 +86,52 @@ for my $how (['http', 'sync'], ['ajp', 'sync'], ['http', 'async']) {
         is $r->{status}, 200, $path;
     }
     is $site->get('/.well-known/session-backup')->{status}, 404, 'the members\' own path is not for clients';
+}
+{
+    # a large state is kept compressed, where that pays
+    my $site = Site->new(members => 2, nodes => 1, conf => 'SessionHAMaxSize 400000');
+    my $counted = sub {
+        my $prom = $site->get('/session-ha-status?format=prometheus')->{body};
+        return map { $prom =~ /^session_ha_backup_${_}_total\{[^}]*\} (\d+)/m ? $1 : 0 } qw(bytes kept_bytes);
+    };
+    my ($told, $kept) = $counted->();
+    my $r = $site->get('/big?bytes=300000&text');
+    my ($cookie, $n, $sum) = (Site::cookie_of($r), n_of($r), sum_of($r));
+    my ($told1, $kept1) = $counted->();
+    cmp_ok $told1 - $told, '>=', 300_000, 'words: ' . ($told1 - $told) . ' bytes are handed over';
+    cmp_ok $kept1 - $kept, '<', 100_000, 'and ' . ($kept1 - $kept) . ' are kept';
+    my ($key) = grep { /^ha:b:/ } $site->node_keys(1);
+    my $value = $site->node_value(1, $key);
+    cmp_ok length $value, '<', $kept1 - $kept + 300, 'that is what the node has';
+    unlike $value, qr/article/, 'and nobody reads it there';
+    $site->tomcat($n)->kill9;
+    $r = $site->get('/big', cookie => $cookie);
+    isnt n_of($r), $n, 'its member is killed: another one answers';
+    is sum_of($r), $sum, 'and has every byte';
+    $site->tomcat($n)->restart;
+    sleep 2;
+
+    ($told1, $kept1) = $counted->();
+    $r = $site->get('/big?bytes=300000');
+    ($cookie, $n, $sum) = (Site::cookie_of($r), n_of($r), sum_of($r));
+    my ($told2, $kept2) = $counted->();
+    is $kept2 - $kept1, $told2 - $told1, 'random bytes are kept as they are';
+    $r = $site->get('/count');
+    my ($told3, $kept3) = $counted->();
+    cmp_ok $kept3 - $kept2, '>', $told3 - $told2, 'and a small state as the text that came';
+    like $site->get('/session-ha-status')->{body}, qr/$told3 bytes of state, kept as $kept3\b/, 'the page says how much it is';
+
+    # one that was stored under a higher limit is not unpacked under a lower one
+    $r = $site->get('/big?bytes=300000&text');
+    ($cookie, $n) = (Site::cookie_of($r), n_of($r));
+    $site->{conf} = 'SessionHAMaxSize 100000';
+    $site->restart_httpd;
+    $site->tomcat($n)->kill9;
+    $r = $site->get('/big', cookie => $cookie);
+    is $r->{status}, 200, 'larger than SessionHAMaxSize has become: answered';
+    like $r->{body}, qr/big=0/, 'without it';
+    like $site->error_log, qr/the stored state is larger than SessionHAMaxSize/, 'the log says why';
+    unlike $site->error_log, qr/$cookie/, 'and not whose';
 }
 {
     # what is queued is written at a graceful stop

@@ -59,7 +59,7 @@ static void count_many(ha_counters *c, int seed)
 
         snprintf(to, sizeof(to), "t%d", (i + seed) % 7);
         ha_counters_failover(c, &e, &full);
-        ha_counters_backup(c, "balancer://tomcats", NULL, HA_BACKUP_STORED, 10, &full);
+        ha_counters_backup(c, "balancer://tomcats", NULL, HA_BACKUP_STORED, 10, 20, &full);
         ha_counters_retried(c, "balancer://tomcats", to);
     }
 }
@@ -221,7 +221,7 @@ static void counters_alone(void)
     ok(counts.last_failover == e.time, "last_failover is the later of the two");
     e.outcome = (ha_outcome)77;
     ha_counters_failover(c, &e, &full);
-    ha_counters_backup(c, NULL, NULL, (ha_backup_result)77, 1, &full);
+    ha_counters_backup(c, NULL, NULL, (ha_backup_result)77, 1, 1, &full);
     ha_counters_retried(c, NULL, NULL);
     ok(!full, "values out of range do no harm");
 
@@ -516,8 +516,8 @@ static void formats(void)
     odd = ha_counters_member(c, "balancer://tomcats", "<&\"'\n>", &full);
     ha_counters_failover(c, &e, &full);
     ha_counters_retried(c, "balancer://tomcats", "tomcat1");
-    ha_counters_backup(c, NULL, odd, HA_BACKUP_STORED, 812, &full);     /* the member leads to its balancer */
-    ha_counters_backup(c, "balancer://tomcats", NULL, HA_BACKUP_FENCED, 0, &full);
+    ha_counters_backup(c, NULL, odd, HA_BACKUP_STORED, 812, 300, &full);     /* the member leads to its balancer */
+    ha_counters_backup(c, "balancer://tomcats", NULL, HA_BACKUP_FENCED, 0, 0, &full);
     ha_journal_append(j, &e);
     snap = sample(c, j);
 
@@ -558,6 +558,12 @@ static void formats(void)
            LINE(BACKUPS "fenced\"} 1")
            LINE(BACKUPS "invalid\"} 0")
            LINE(BACKUPS "gone\"} 0")
+           LINE("# HELP session_ha_backup_bytes_total Bytes of state in the backups that were stored.")
+           LINE("# TYPE session_ha_backup_bytes_total counter")
+           LINE("session_ha_backup_bytes_total{balancer=\"balancer://tomcats\"} 812")
+           LINE("# HELP session_ha_backup_kept_bytes_total What they became: compressed, or the base64 that a member sent.")
+           LINE("# TYPE session_ha_backup_kept_bytes_total counter")
+           LINE("session_ha_backup_kept_bytes_total{balancer=\"balancer://tomcats\"} 300")
            LINE("# HELP session_ha_retries_total Requests repeated at another member.")
            LINE("# TYPE session_ha_retries_total counter")
            LINE("session_ha_retries_total 1")

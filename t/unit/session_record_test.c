@@ -97,7 +97,7 @@ static void check_refused(apr_pool_t *p)
     unsigned char *b;
     apr_size_t n, taken = 0;
     static const struct { const char *name; int at, value; const char *why; } changes[] = {
-        { "a future format", 0, 2, "future format" }, { "far in the future", 0, 255, "future format" }, { "format 0", 0, 0, "no known format" },
+        { "a future format", 0, 3, "future format" }, { "format 2, without a length", 0, 2, "larger than without" }, { "far in the future", 0, 255, "future format" }, { "format 0", 0, 0, "no known format" },
         { "an unknown flag", 1, 8, "flags" }, { "gone, with a state", 1, 1, "gone" },
         { "made before time", 10, 0x80, "no time" },
         { "a route longer than it can be", ROUTE_LEN + 1, HA_ROUTE_MAX + 1, "too long" }, { "a route of 64 KB", ROUTE_LEN, 0xff, "too long" },

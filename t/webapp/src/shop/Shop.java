@@ -61,7 +61,7 @@ public class Shop extends HttpServlet {
         case "/logout":             // logout?again: and begin a new session; logout?renew: change the id first
             logout(request, response);
             break;
-        case "/big":                // big?bytes=N: random bytes as an attribute; big alone: how many, and their digest
+        case "/big":                // big?bytes=N[&text]: random bytes, or words, as an attribute; big alone: how many, and their digest
             big(request, response);
             break;
         case "/slow":               // slow?ms=N: count, then wait
@@ -210,7 +210,14 @@ public class Shop extends HttpServlet {
         String bytes = request.getParameter("bytes");
         if (bytes != null) {
             byte[] data = new byte[Integer.parseInt(bytes)];
-            new Random().nextBytes(data);
+            Random random = new Random();
+            random.nextBytes(data);
+            if (request.getParameter("text") != null) {
+                byte[] words = "article colour quantity price ".getBytes(StandardCharsets.US_ASCII);
+                for (int i = 0; i < data.length; i++) {
+                    data[i] = i % 40 < words.length ? words[i % 40] : (byte) ('0' + (data[i] & 7));
+                }
+            }
             session.setAttribute("big", data);
         }
         byte[] data = (byte[]) session.getAttribute("big");
