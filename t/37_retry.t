@@ -45,7 +45,7 @@ for my $scheme (qw(http ajp)) {
         my $n = n_of($site->get('/count?peek', cookie => $cookie));
         my @r;
         if ($how eq 'h2') {
-            my $pid = open my $curl, '-|', 'curl', '-sS', '--http2-prior-knowledge', '--parallel', '--parallel-immediate', '--parallel-max', 20,
+            my $pid = open my $curl, '-|', 'curl', '-sS', '--no-progress-meter', '--http2-prior-knowledge', '--parallel', '--parallel-immediate', '--parallel-max', 20,
                 '-w', 'code=%{http_code}\n', '-H', "Cookie: $cookie", map { "http://127.0.0.1:$site->{port}/slow?ms=1500&n=$_" } 1 .. 20;
             defined $pid or die "curl: $!";
             sleep 0.7;
