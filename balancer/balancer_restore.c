@@ -1,8 +1,9 @@
 /* balancer_restore.c - give a member the session's backup.
  *
- * Ahead of the request, by PUT: then the others of the session need not wait until this request is answered, and
- * the state does not have to fit into the member's header limit beside the client's cookies. An adapter that only
- * reads the request's own field gets a small state there.
+ * A small state goes in a field of the request itself: that saves a round trip, and asks nothing of the adapter but to
+ * read it. A large one goes ahead by PUT, and so does any state of a member that has said where (`at`): then the others
+ * of the session need not wait until this request is answered, and the state does not have to fit into the member's
+ * header limit beside the client's cookies.
  */
 #include "httpd.h"
 #include "apr_strings.h"
@@ -21,6 +22,12 @@ static const char *inline_field(ha_request *q, request_rec *r, ha_version versio
     return ha_field_restore(r->pool, q->sid.id, version, text, mac);
 }
 
+/* The member that recorded the `at` may have served a PUT there, and this one does not. */
+static int has_no_such_thing(int status)
+{
+    return status == HTTP_NOT_FOUND || status == HTTP_METHOD_NOT_ALLOWED || status == HTTP_GONE || status == HTTP_NOT_IMPLEMENTED;
+}
+
 /* HA_UNAVAILABLE: the member did not answer. */
 static ha_outcome hand_over(ha_request *q, request_rec *r, proxy_worker *worker)
 {
@@ -34,25 +41,27 @@ static ha_outcome hand_over(ha_request *q, request_rec *r, proxy_worker *worker)
         return HA_MISSING;
     q->bytes = state.len;
     mac = ha_mac_restore(q->session.secret, q->sid.id, version, &state, r->pool);
-    ha_exchange_from(&x, q, r, worker, r->pool);
-    x.method = "PUT";
-    x.path = record->at[0] ? record->at : HA_WELL_KNOWN;
-    x.field = HA_FIELD_RESTORE;
-    x.value = ha_field_restore(r->pool, q->sid.id, version, NULL, mac);
-    x.body = state;
-    if (ha_exchange_run(&x, r->pool) != APR_SUCCESS) {
-        q->move.why = "the member did not answer the restore";
-        return HA_UNAVAILABLE;
+    if (record->at[0] || state.len > HA_INLINE_MAX) {
+        ha_exchange_from(&x, q, r, worker, r->pool);
+        x.method = "PUT";
+        x.path = record->at[0] ? record->at : HA_WELL_KNOWN;
+        x.field = HA_FIELD_RESTORE;
+        x.value = ha_field_restore(r->pool, q->sid.id, version, NULL, mac);
+        x.body = state;
+        if (ha_exchange_run(&x, r->pool) != APR_SUCCESS) {
+            q->move.why = "the member did not answer the restore";
+            return HA_UNAVAILABLE;
+        }
+        if (x.status == 204 || x.status == 412)
+            return HA_RESTORED;     /* 412: what it holds is as new or newer */
+        if (!has_no_such_thing(x.status) || state.len > HA_INLINE_MAX) {
+            q->move.why = apr_psprintf(r->pool, "the member answered the restore with %d", x.status);
+            return HA_REFUSED;
+        }
     }
-    if (x.status == 204 || x.status == 412)
-        return HA_RESTORED;     /* 412: what it holds is as new or newer */
-    if (x.status != 403 && state.len <= HA_INLINE_MAX) {
-        apr_table_setn(r->headers_in, HA_FIELD_RESTORE, inline_field(q, r, version, &state, mac));
-        q->in_field = 1;
-        return HA_RESTORED;
-    }
-    q->move.why = apr_psprintf(r->pool, "the member answered the restore with %d", x.status);
-    return HA_REFUSED;
+    apr_table_setn(r->headers_in, HA_FIELD_RESTORE, inline_field(q, r, version, &state, mac));
+    q->in_field = 1;
+    return HA_RESTORED;
 }
 
 int ha_restore(ha_request *q, request_rec *r, proxy_worker *worker)

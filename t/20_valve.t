@@ -695,7 +695,7 @@ subtest 'in a Host, in the root application, without a jvmRoute, with Tomcat kee
         seen($t->request('GET', $path, { 'Session-Backup-Accept' => $ACCEPT, $cookie ? (Cookie => "JSESSIONID=$cookie") : (), %more }), $cookie) };
     my $r = $root->('/count');
     is($r->{backup}{id}, $r->{cookie}, 'the whole id');
-    is($r->{backup}{at}, undef, 'the default place');
+    is($r->{backup}{at}, $WELL_KNOWN, 'the default place is said, too');
     my ($jar, $told) = ($r->{jar}, $r->{backup});
     $r = $root->('/count', 'A.B', 'Session-Restore' => restore_field('A.B', 2, 1, $told->{state}));
     is($r->{count}, 2, 'a dot means nothing without a jvmRoute');

@@ -29,9 +29,9 @@ final class Fields {
         return "id=" + Field.quote(id);
     }
 
+    /** With the place, also where it is the default: so a restore goes ahead, and not beside the client's cookies. */
     static String inline(String id, String was, Version version, long ttl, String at, String base64) {
-        return head(id, was, version, ttl) + (at.equals(WELL_KNOWN) ? "" : ", at=" + Field.quote(at)) + ", state=:" + base64
-                + ':';
+        return head(id, was, version, ttl) + ", at=" + Field.quote(at) + ", state=:" + base64 + ':';
     }
 
     static String announced(String id, String was, Version version, long ttl, String at, long size) {
