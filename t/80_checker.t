@@ -31,7 +31,7 @@ my @good = (
     'a gap that a failed POST explains' => [ask(a => GET => 1, 2, 1, 'A'), ask(b => POST => 3, 4), ran(b => 2, 'A', 3), fault('member.kill', 'member1', 3, 4), ask(c => GET => 5, 6, 3, 'A')],
     'a GET that was repeated after it had counted' => [ask(a => GET => 1, 2, 1, 'A'), ran(b => 2, 'A', 3), moved(2, 'A', 'B', 4), ask(b => GET => 3, 5, 3, 'B')],
     'a POST fails with its member' => [ask(a => GET => 1, 2, 1, 'A'), fault('member.hang', 'member1', 3, 9), ask(b => POST => 3, 4)],
-    'a GET fails where two members fail' => [fault('member.hang', 'member1', 3, 9), fault('cable.cut', 'member2', 3, 9), ask(b => GET => 3, 4)],
+    'a GET fails where two members fail' => [fault('member.hang', 'member1', 3, 9), fault('link.refused', 'member2', 3, 9, httpd => 1), ask(b => GET => 3, 4)],
     'a GET fails with its httpd' => [fault('httpd.kill', 'httpd1', 3, 9), ask(b => GET => 3, 4, undef, undef, status => 0)],
     'a member that was only slow, taken for hung' => [{ e => 'condemned', httpd => 1, what => 'x', at => 2, until => 3 }, ask(b => POST => 2, 3)],
 );
@@ -53,6 +53,7 @@ my @bad = (
     P1 => 'two owners in one epoch' => [ask(a => GET => 1, 2, 1, 'A'), moved(2, 'A', 'B', 3), moved(2, 'A', 'C', 3, httpd => 2), ask(b => GET => 2.5, 4, 2, 'B')],
     P4 => 'a request fails beside a node' => [fault('node.hang', 'node1', 1, 9), ask(a => GET => 3, 4)],
     P4 => 'a POST too' => [fault('node.kill', 'node1', 1, 9), ask(a => POST => 3, 4)],
+    P4 => 'beside the way to a node' => [fault('storelink.silent', 'node1', 1, 9, httpd => 1), ask(a => GET => 3, 4)],
     P4 => 'beside a member that is drained' => [fault('drain.member', 'member1', 1, 9), ask(a => GET => 3, 4)],
     P4 => 'beside nothing at all' => [fault('member.kill', 'member1', 1, 2), ask(a => POST => 30, 40)],
     P5 => 'a POST runs twice' => [ask(a => GET => 1, 2, 1, 'A'), ran(b => 2, 'A', 3), moved(2, 'A', 'B', 4), ask(b => POST => 3, 5, 2, 'B')],
@@ -61,7 +62,7 @@ my @bad = (
     P5 => 'a gap that nobody explains' => [ask(a => GET => 1, 2, 1, 'A'), ask(b => GET => 3, 4, 3, 'A')],
     P5 => 'the answer of another request' => [ask(a => GET => 1, 2, 1, 'A'), (ask(b => GET => 3, 4, 2, 'A'))[0], ran(c => 2, 'A', 3)],
     strict => 'a GET fails with its member' => [fault('member.kill', 'member1', 1, 9), ask(a => GET => 3, 4)],
-    strict => 'with its cable' => [fault('cable.stall', 'member1', 1, 9), fault('node.kill', 'node1', 1, 9), ask(a => GET => 3, 4)],
+    strict => 'with the way to it' => [fault('link.silent', 'member1', 1, 9, httpd => 1), fault('node.kill', 'node1', 1, 9), ask(a => GET => 3, 4)],
 );
 
 plan tests => @good / 2 + @bad / 3 + 4;

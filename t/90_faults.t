@@ -6,6 +6,7 @@
 #   HA_FAULT_STRICT=1       a GET that fails is a failure too
 use strict;
 use warnings;
+use Hosts;
 use Apache::Test qw(-withtestmore);
 use Checker;
 use Faults;

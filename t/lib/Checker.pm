@@ -18,7 +18,7 @@ use warnings;
 use List::Util qw(max min);
 
 # what a fault is to the requests beside it: only these may fail one
-my %harm = (member => 1, cable => 1, httpd => 1, node => 0, drain => 0);
+my %harm = (member => 1, link => 1, httpd => 1, node => 0, storelink => 0, drain => 0);
 
 sub class_of { my ($class) = $_[0]{kind} =~ /^(\w+)\./; return $class }
 

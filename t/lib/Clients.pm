@@ -15,7 +15,7 @@ use Site;
 
 my $patience = 60;      # seconds until a request counts as never answered
 
-# ports => [of the httpds], seed, sessions, file => where the requests are written down. Back with an object whose stop()
+# fronts => [address:port of the httpds], seed, sessions, file => where the requests are written down. Back with an object whose stop()
 # lets each client have its answer, and ends.
 sub start {
     my ($class, %a) = @_;
@@ -102,7 +102,7 @@ sub begin {
     my $kept = $c->{kept};
     my $r = $c->{r} = {
         e => 'request', rid => "$c->{name}-" . ++$c->{count}, s => $s->{name},
-        httpd => 1 + $d->below(scalar @{ $self->{ports} }),
+        httpd => 1 + $d->below(scalar @{ $self->{fronts} }),
         method => $d->chance(0.35) ? 'POST' : 'GET',
         how => $d->weighted(close => 50, keep => 47, h2 => 3),
     };
@@ -117,21 +117,21 @@ sub begin {
     }
     ($r->{route}) = ($cookie // '') =~ /\.(.*)/;
     my $path = "/tick?rid=$r->{rid}" . ($ms ? "&ms=$ms" : '');
-    my $port = $self->{ports}[ $r->{httpd} - 1 ];
+    my $front = $self->{fronts}[ $r->{httpd} - 1 ];
     @$c{qw(session got to_send pause)} = ($s, '', '', $pause);
     $r->{sent} = time;
-    if ($r->{how} eq 'h2') { $self->ask_h2($c, "http://127.0.0.1:$port$path", $cookie, $body); return }
+    if ($r->{how} eq 'h2') { $self->ask_h2($c, "http://$front$path", $cookie, $body); return }
     # closed while it was idle: any client looks before it sends
     if ($kept && ($r->{how} ne 'keep' || $kept->{httpd} != $r->{httpd} || defined sysread $kept->{fh}, my $nothing, 1)) {
         close $kept->{fh};
         undef $kept;
     }
     $r->{used} = 1 if $kept;        # the connection, before
-    $c->{fh} = $kept ? $kept->{fh} : IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Proto => 'tcp');
+    $c->{fh} = $kept ? $kept->{fh} : IO::Socket::INET->new(PeerAddr => $front, Proto => 'tcp');
     undef $c->{kept};
     if (!$c->{fh}) { $self->over($c, 'refused'); return }
     $c->{fh}->blocking(0);
-    $c->{to_send} = "$r->{method} $path HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    $c->{to_send} = "$r->{method} $path HTTP/1.1\r\nHost: $front\r\n"
         . ($r->{how} eq 'close' ? "Connection: close\r\n" : '')
         . (defined $cookie ? "Cookie: $cookie\r\n" : '')
         . (defined $body ? 'Content-Length: ' . length($body) . "\r\n" : '') . "\r\n" . ($body // '');

@@ -8,6 +8,9 @@ use POSIX ();
 use Time::HiRes qw(sleep time);
 use Apache::Test ();
 
+# where the next one starts: local $Daemon::on = Hosts->new(...)->host(...)
+our $on = { at => '127.0.0.1', in => [] };
+
 my %live;
 my $owner = $$;
 
@@ -19,13 +22,13 @@ sub start {
         %ENV = (%ENV, %{ $a{env} }) if $a{env};
         open STDIN, '<', '/dev/null';
         open STDOUT, '>>', $a{log} || '/dev/null'; open STDERR, '>&', \*STDOUT;
-        exec qw(setpriv --pdeathsig KILL), @{ $a{cmd} } or POSIX::_exit(127);
+        exec qw(setpriv --pdeathsig KILL), @{ $on->{in} }, @{ $a{cmd} } or POSIX::_exit(127);
     }
     POSIX::setpgid($pid, $pid);
     $live{$pid} = 1;
     my $self = bless { pid => $pid, %a }, $class;
     my $end = time + ($a{timeout} || 30);
-    until (IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $a{port}, Timeout => 1)) {
+    until (IO::Socket::INET->new(PeerAddr => $on->{at}, PeerPort => $a{port}, Timeout => 1)) {
         if (waitpid($pid, POSIX::WNOHANG()) == $pid) {
             delete $live{$pid};
             die "@{$a{cmd}} died" . ($a{log} ? ", see $a{log}" : '') . "\n";
@@ -44,7 +47,7 @@ sub memcached {
     my $v = Apache::Test::vars();
     $v->{memcached} ne 'no' or die "memcached is missing (Debian: apt-get install memcached)\n";
     $class->start(port => $port, log => "$v->{t_logs}/memcached.$port.log",
-        cmd => [$v->{memcached}, '-l', '127.0.0.1', '-p', $port, qw(-U 0 -m 64 -I 2m -t 1), @more]);
+        cmd => [$v->{memcached}, '-l', $on->{at}, '-p', $port, qw(-U 0 -m 64 -I 2m -t 1), @more]);
 }
 
 # the configuration file of a further httpd, with the modules of the one under test
@@ -59,8 +62,8 @@ Include $v->{httpd_conf}
 ServerRoot $dir
 DefaultRuntimeDir $dir
 PidFile $dir/httpd.pid
-ServerName 127.0.0.1
-Listen 127.0.0.1:$port
+ServerName $on->{at}
+Listen $on->{at}:$port
 ErrorLog $dir/error_log
 LogLevel info session_ha:debug
 MaxMemFree 1

@@ -1,15 +1,15 @@
 package FaultSite;
 # What the fault test is done to: one or two httpds before the same three Tomcats and three memcached, with the same
-# secret. The last httpd reaches its members through cables (Cable.pm) that can be cut; the others directly, so that a
-# dead member refuses, as it does in life. Here is what can be done to each of them, and when all is well again.
+# secret, each on a host of its own (Hosts.pm), so that any httpd can be cut off from any member or node. The clients reach
+# all httpds always. Here is what can be done to each of them, and when all is well again.
 use strict;
 use warnings;
 use Apache::Test ();
 use Digest::SHA qw(sha256_hex);
 use Time::HiRes qw(sleep time);
 use Time::Local ();
-use Cable;
 use Daemon;
+use Hosts;
 use Site;
 our @ISA = 'Site';
 
@@ -19,8 +19,12 @@ sub new {
     my ($class, %a) = @_;
     my $v = Apache::Test::vars();
     my $ledger = "$v->{t_logs}/ledger.$$";
+    my $httpds = $a{httpds} // 1;
+    my $net = Hosts->new((map { "httpd$_" } 1 .. $httpds), (map { "member$_" } 1 .. $members), map { "node$_" } 1 .. $nodes);
     return $class->SUPER::new(
-        members => $members, nodes => $nodes, httpds => 1, %a,
+        members => $members, nodes => $nodes, httpds => $httpds, %a, net => $net,
+        node_host => { map { $_ => $net->host("node$_") } 1 .. $nodes },
+        each => { map { $_ => { host => $net->host("member$_") } } 1 .. $members },
         ledger => $ledger, tomcat => { java_options => ["-Dledger=$ledger"] },
         conf => <<'C' . ($a{conf} // ''), balancer => "SessionHAMemberTimeout 1s\n" . ($a{balancer} // ''));
 SessionHACopies 2
@@ -42,25 +46,21 @@ C
 # Site->new comes here when the Tomcats are up
 sub start_httpd {
     my $self = shift;
-    my @to = map { $_->http_port } @{ $self->{tomcats} };
-    my @from = map { Site::free_port() } @to;
-    $self->{cable} = Cable->start(to => \@to, from => \@from);
     for my $h (1 .. $self->{httpds}) {
         my $conf = $self->httpd_conf;
         $conf =~ s/access_log site/access_log.$h site/;
-        my $at = $self->{member_port}[$h] = $h == $self->{httpds} ? \@from : \@to;
-        $conf =~ s/BalancerMember http:\/\/127\.0\.0\.1:$to[$_] /BalancerMember http:\/\/127.0.0.1:$at->[$_] / for 0 .. $#to;
         $self->{httpd_conf}[$h] = $conf;
         $self->{httpd_port}[$h] = Site::free_port();
         $self->httpd_start($h);
     }
-    $self->{port} = $self->{httpd_port}[1];
     return $self;
 }
 
-sub ports { my $self = shift; return [@{ $self->{httpd_port} }[1 .. $self->{httpds}]] }
+# address:port of each
+sub fronts { my $self = shift; return [map { $self->{net}->host("httpd$_")->{at} . ":$self->{httpd_port}[$_]" } 1 .. $self->{httpds}] }
 sub httpd_start {
     my ($self, $h) = @_;
+    local $Daemon::on = $self->{net}->host("httpd$h");
     $self->{each_httpd}[$h] = Daemon->httpd($self->{httpd_port}[$h], $self->{httpd_conf}[$h]);
 }
 sub httpd_term { my ($self, $h) = @_; $self->{each_httpd}[$h]->end }
@@ -79,26 +79,22 @@ sub httpd_signal {
     die "httpd$h does not come back after SIG$signal\n";
 }
 
-# w_status_N and the like, at one httpd
-sub manage {
-    my ($self, $h, $n, %change) = @_;
+# of one httpd
+sub at_httpd {
+    my ($self, $h, $do, @with) = @_;
+    local $self->{at} = $self->{net}->host("httpd$h")->{at};
     local $self->{port} = $self->{httpd_port}[$h];
-    my $page = $self->get('/balancer-manager')->{body};
-    my ($nonce) = $page =~ /b=tomcats&amp;(?:w=[^"]*?&amp;)?nonce=([0-9a-f-]+)/ or die "httpd$h: no nonce in the page\n";
-    my $body = join '&', "w=http://127.0.0.1:$self->{member_port}[$h][$n - 1]", 'b=tomcats', "nonce=$nonce",
-        map { "$_=$change{$_}" } keys %change;
-    my $r = $self->get('/balancer-manager', body => $body, head => ["Referer: http://127.0.0.1:$self->{port}/balancer-manager",
-        'Content-Type: application/x-www-form-urlencoded']);
-    $r->{status} == 200 or die "balancer-manager: $r->{status}\n";
+    return $self->$do(@with);
 }
 
-# ---- members, nodes, cables ------------------------------------------------------------------------------------------------
+# ---- members, nodes, and the ways to them ------------------------------------------------------------------------------------
 
-# A member that is gone refuses, also behind its cable: else every request to it would seem to have been begun.
-sub member_gone { my ($self, $n) = @_; $self->tomcat($n)->wait_gone; $self->{cable}->tell(cut => $n - 1) }
-sub member_kill { my ($self, $n) = @_; $self->tomcat($n)->kill9_at_once; $self->member_gone($n) }
-sub member_term { my ($self, $n) = @_; $self->tomcat($n)->terminate; $self->member_gone($n) }
-sub member_start { my ($self, $n) = @_; $self->tomcat($n)->launch; $self->{cable}->tell(pass => $n - 1); $self->tomcat($n)->wait_ready }
+sub member_kill { my ($self, $n) = @_; $self->tomcat($n)->kill9 }
+sub member_term { my ($self, $n) = @_; $self->tomcat($n)->terminate }
+sub member_start { my ($self, $n) = @_; $self->tomcat($n)->launch->wait_ready }
+# its machine is gone: nothing refuses any more
+sub member_lose { my ($self, $n) = @_; $self->part($_, "member$n", 'silent') for 1 .. $self->{httpds}; $self->member_kill($n) }
+sub member_find { my ($self, $n) = @_; $self->join($_, "member$n") for 1 .. $self->{httpds}; $self->member_start($n) }
 sub member_hang { my ($self, $n) = @_; $self->tomcat($n)->stop_signal }
 sub member_wake { my ($self, $n) = @_; $self->tomcat($n)->cont }
 
@@ -107,14 +103,15 @@ sub node_start { my ($self, $n) = @_; $self->start_node($n) }
 sub node_hang { my ($self, $n) = @_; $self->{node}{$n}->stop }
 sub node_wake { my ($self, $n) = @_; $self->{node}{$n}->cont }
 
-sub cable { my ($self, $what, $n) = @_; $self->{cable}->tell($what, $n - 1) }
+# an httpd and a member or node do not reach each other; how: 'silent' or 'refused'
+sub part { my ($self, $h, $whom, $how) = @_; $self->{net}->part("httpd$h", $whom, $how) }
+sub join { my ($self, $h, $whom) = @_; $self->{net}->join("httpd$h", $whom) }
 
 # Each httpd says that each node is up.
 sub nodes_are_up {
     my $self = shift;
     for my $h (1 .. $self->{httpds}) {
-        local $self->{port} = $self->{httpd_port}[$h];
-        my $stores = eval { $self->status->{stores} } or return 0;
+        my $stores = eval { $self->at_httpd($h, 'status')->{stores} } or return 0;
         return 0 if grep { $_->{state} eq 'down' } @$stores;
     }
     return 1;
@@ -162,7 +159,6 @@ sub end {
     my $self = shift;
     $_->end for grep { $_ } @{ $self->{each_httpd} };
     $_->kill9 for @{ $self->{tomcats} }, values %{ $self->{node} };
-    $self->{cable}->end;
 }
 
 1;

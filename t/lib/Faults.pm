@@ -10,7 +10,8 @@ package Faults;
 #
 # An act is one fault or two or three at once, of different classes. Between acts everything is made whole: each member
 # serves, each httpd says that each node is up, and each session has been acknowledged since. So what an act takes away
-# is never more than the promises allow: one member, and one of the two copies.
+# is never more than the promises allow: one member at a time, or the ways of an httpd to some, and for each httpd one of
+# the two copies.
 use strict;
 use warnings;
 use JSON::PP ();
@@ -24,25 +25,34 @@ my $retry = 1;              # seconds: Site's retry=1
 my $patience = 90;          # until what should become whole again is given up
 
 # What is done and how it is undone; hold: for how long, in seconds. Weights are by class, then within it.
-my %class = (member => 50, node => 20, cable => 12, httpd => 12, drain => 6);
+my %class = (member => 45, node => 15, link => 18, storelink => 10, httpd => 12, drain => 6);
 my %kind = (
     'member.kill'    => { weight => 5, hold => [0.5, 4], begin => 'member_kill', end => 'member_start' },
     'member.bounce'  => { weight => 3, hold => [0, 0],   begin => 'member_kill', end => 'member_start' },  # before anyone notices
+    'member.lost'    => { weight => 2, hold => [0.5, 4], begin => 'member_lose', end => 'member_find' },    # its machine, without a word
     'member.restart' => { weight => 3, hold => [0, 2],   begin => 'member_term', end => 'member_start' },
     'member.hang'    => { weight => 5, hold => [0.2, 5], begin => 'member_hang', end => 'member_wake' },
     'node.kill'      => { weight => 3, hold => [0.5, 4], begin => 'node_kill', end => 'node_start' },
     'node.bounce'    => { weight => 2, hold => [0, 0],   begin => 'node_kill', end => 'node_start' },      # comes back empty
     'node.hang'      => { weight => 3, hold => [0.2, 4], begin => 'node_hang', end => 'node_wake' },
-    'cable.cut'      => { weight => 1, hold => [0.2, 4], begin => sub { $_[0]->cable(cut => $_[1]) }, end => sub { $_[0]->cable(pass => $_[1]) } },
-    'cable.stall'    => { weight => 1, hold => [0.2, 4], begin => sub { $_[0]->cable(stall => $_[1]) }, end => sub { $_[0]->cable(pass => $_[1]) } },
+    # one or all httpds do not reach one member or several; one node each, not always the same
+    'link.silent'    => { weight => 3, hold => [0.2, 4], begin => sub { part(member => @_, 'silent') }, end => sub { joined(member => @_) } },
+    'link.refused'   => { weight => 2, hold => [0.2, 4], begin => sub { part(member => @_, 'refused') }, end => sub { joined(member => @_) } },
+    'storelink.silent'  => { weight => 3, hold => [0.2, 4], begin => sub { part(node => @_, 'silent') }, end => sub { joined(node => @_) } },
+    'storelink.refused' => { weight => 2, hold => [0.2, 4], begin => sub { part(node => @_, 'refused') }, end => sub { joined(node => @_) } },
     'httpd.graceful' => { weight => 4, hold => [0, 0],   begin => sub { $_[0]->httpd_signal($_[1], 'USR1') } },
     'httpd.restart'  => { weight => 3, hold => [0, 0],   begin => sub { $_[0]->httpd_signal($_[1], 'HUP') } },
     'httpd.stop'     => { weight => 2, hold => [0, 1],   begin => 'httpd_term', end => 'httpd_start' },
     'httpd.kill'     => { weight => 2, hold => [0, 1],   begin => 'httpd_kill', end => 'httpd_start' },
-    'drain.member'   => { weight => 1, hold => [1, 5],   begin => sub { drain(@_, 1) }, end => sub { drain(@_, 0) } },
+    'drain.member'   => { weight => 1, hold => [1, 5],   begin => sub { drain(1, @_) }, end => sub { drain(0, @_) } },
 );
 
-sub drain { my ($site, $n, $on) = @_; $site->manage($_, $n, w_status_N => $on) for 1 .. $site->{httpds} }
+# whom a fault's n counts, where its class does not say so
+my %whom = (link => 'member', storelink => 'node', drain => 'member');
+
+sub part { my ($whom, $site, $n, $h, $how) = @_; $site->part($h, $whom . $n, $how) }
+sub joined { my ($whom, $site, $n, $h) = @_; $site->join($h, $whom . $n) }
+sub drain { my ($on, $site, $n) = @_; $site->at_httpd($_, manage => $n, w_status_N => $on) for 1 .. $site->{httpds} }
 
 sub new {
     my ($class, %a) = @_;
@@ -66,18 +76,31 @@ sub next_act {
         my @pairs = map { $_ => $left{$_} } grep { $left{$_} } sort keys %left;
         last unless @pairs;
         my $class = $d->weighted(@pairs);
-        # one member at a time, whether it is its process or its cable: somebody must be there
-        delete @left{ $class eq 'node' || $class eq 'httpd' ? $class : qw(member cable drain) };
+        # one member at a time, whether it is its process or the way to it, and one node
+        delete @left{ $class eq 'httpd' ? $class : $class =~ /node|store/ ? qw(node storelink) : qw(member link drain) };
         my $at = $d->between(0, 1);
         # members also one after the other: the heir dies, and the first one has an old copy in its memory
-        for (1 .. ($class =~ /^(?:member|cable)$/ ? $d->weighted(1 => 6, 2 => 3, 3 => 1) : 1)) {
+        for (1 .. ($class =~ /^(?:member|link)$/ ? $d->weighted(1 => 6, 2 => 3, 3 => 1) : 1)) {
             my $name = $d->weighted(map { $_ => $kind{$_}{weight} } grep { /^\Q$class\E\./ } sort keys %kind);
-            my $of = $class eq 'httpd' ? $self->{httpds} : $class eq 'node' ? $FaultSite::nodes : $FaultSite::members;
-            push @{ $act->{faults} }, { kind => $name, n => 1 + $d->below($of), after => $at, hold => $d->between(@{ $kind{$name}{hold} }) };
-            $at += $act->{faults}[-1]{hold} + $d->between(0.3, 2);
+            my %fault = (kind => $name, after => $at, hold => $d->between(@{ $kind{$name}{hold} }));
+            push @{ $act->{faults} }, map { { %fault, %$_ } } $self->whom($d, $class);
+            $at += $fault{hold} + $d->between(0.3, 2);
         }
     }
     return $act;
+}
+
+# Whom a fault of this class meets: { n }, or { n, httpd } for each of the ways that are cut.
+sub whom {
+    my ($self, $d, $class) = @_;
+    my $of = $class eq 'httpd' ? $self->{httpds} : $class =~ /node|store/ ? $FaultSite::nodes : $FaultSite::members;
+    return { n => 1 + $d->below($of) } unless $class =~ /link/;
+    my @cut;
+    for my $h ($d->chance(0.3) ? 1 .. $self->{httpds} : 1 + $d->below($self->{httpds})) {
+        my @n = 1 .. $of;
+        push @cut, map { { httpd => $h, n => splice @n, $d->below(scalar @n), 1 } } 1 .. ($class eq 'link' ? $d->weighted(1 => 6, 2 => 3, 3 => 1) : 1);
+    }
+    return @cut;
 }
 
 # ---- what is done ------------------------------------------------------------------------------------------------------------
@@ -92,7 +115,7 @@ sub run {
     my $site = $self->{site} = FaultSite->new(httpds => $self->{httpds}, balancer => join '', map { "$_\n" } @how);
     my @faults;
     my $began = time;
-    my $clients = Clients->start(ports => $site->ports, seed => $self->{seed}, sessions => $self->{sessions}, file => $requests);
+    my $clients = Clients->start(fronts => $site->fronts, seed => $self->{seed}, sessions => $self->{sessions}, file => $requests);
     $self->{requests} = $requests;
     my $stuck = !$self->whole(1);
     while (!$stuck && time < $began + $self->{seconds}) {
@@ -125,8 +148,9 @@ sub perform {
     my (@events, @records);
     for my $f (@{ $act->{faults} }) {
         my ($class) = $f->{kind} =~ /^(\w+)/;
-        my $record = { e => 'fault', n => ++$self->{faults}, kind => $f->{kind}, what => ($class eq 'cable' || $class eq 'drain' ? 'member' : $class) . $f->{n} };
-        $record->{httpd} = $class eq 'httpd' ? $f->{n} : $self->{httpds} if $class eq 'httpd' || $class eq 'cable';
+        my $record = { e => 'fault', n => ++$self->{faults}, kind => $f->{kind}, what => ($whom{$class} // $class) . $f->{n} };
+        $record->{httpd} = $f->{httpd} if $f->{httpd};
+        $record->{httpd} = $f->{n} if $class eq 'httpd';
         push @records, $record;
         push @events, [$f->{after}, begin => $f, $record], [$f->{after} + $f->{hold}, end => $f, $record];
     }
@@ -136,10 +160,10 @@ sub perform {
         sleep $left if $left > 0;
         $record->{begin} = time if $which eq 'begin';
         my $what = $kind{ $f->{kind} }{$which};
-        if (ref $what) { $what->($site, $f->{n}) }
+        if (ref $what) { $what->($site, @$f{qw(n httpd)}) }
         elsif ($what) { $site->$what($f->{n}) }
         $record->{end} = time if $which eq 'end';
-        $self->{say}->(sprintf '%7.2f %s %s %s', time - $^T, $f->{kind}, $record->{what}, $which) if $which eq 'begin' || $f->{hold};
+        $self->{say}->(sprintf '%7.2f %s %s %s', time - $^T, $f->{kind}, join(' ', grep { $_ } $f->{httpd} && "httpd$f->{httpd}", $record->{what}), $which) if $which eq 'begin' || $f->{hold};
     }
     return @records;
 }

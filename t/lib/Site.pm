@@ -51,14 +51,16 @@ sub new {
 sub start_node {
     my ($self, $n) = @_;
     my $port = $self->{node_port}{$n} ||= free_port();
+    local $Daemon::on = $self->{node_host}{$n} || $Daemon::on;
     $self->{node}{$n} = Daemon->memcached($port, @{ $self->{memcached} || [] });
 }
 sub node { $_[0]{node}{ $_[1] } }
+sub node_at { ($_[0]{node_host}{ $_[1] } || $Daemon::on)->{at} }
 
 # A node without the module in between: the keys it holds, one value, and that value replaced.
 sub ask_node {
     my ($self, $n, $request, $end) = @_;
-    my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{node_port}{$n}, Proto => 'tcp') or die "node: $!";
+    my $s = IO::Socket::INET->new(PeerAddr => $self->node_at($n), PeerPort => $self->{node_port}{$n}, Proto => 'tcp') or die "node: $!";
     syswrite $s, $request;
     my $raw = '';
     until ($raw =~ $end) { sysread $s, $raw, 65536, length $raw or die "the node answers '$raw'" }
@@ -88,7 +90,7 @@ sub tomcat { $_[0]{tomcats}[ $_[1] - 1 ] }
 sub store_line {
     my $self = shift;
     return "SessionHAStore $self->{store}" if $self->{store};
-    my @nodes = map { "memcached://127.0.0.1:$self->{node_port}{$_}" } sort keys %{ $self->{node_port} };
+    my @nodes = map { 'memcached://' . $self->node_at($_) . ":$self->{node_port}{$_}" } sort keys %{ $self->{node_port} };
     return 'SessionHAStore ' . (@nodes ? join(' ', @nodes) : "lmdb:$self->{dir}/store");
 }
 
@@ -97,7 +99,7 @@ sub httpd_conf {
     my $members = join '', map {
         my $t = $self->{tomcats}[ $_ - 1 ];
         my $port = $self->{scheme} eq 'ajp' ? $t->ajp_port : $t->http_port;
-        "  BalancerMember $self->{scheme}://127.0.0.1:$port route=tomcat$_ " . ($self->{retry} // 'retry=1') . ' '
+        "  BalancerMember $self->{scheme}://@{[ $t->at ]}:$port route=tomcat$_ " . ($self->{retry} // 'retry=1') . ' '
             . ($self->{member}{$_} // '') . "\n" } 1 .. @{ $self->{tomcats} };
     my $store = $self->store_line;
     my $on = $self->{off} ? 'Off' : 'On';
@@ -173,7 +175,7 @@ sub parse {
 
 sub send_request {
     my ($self, $path, %o) = @_;
-    my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $o{port} // $self->{port}, Proto => 'tcp')
+    my $s = IO::Socket::INET->new(PeerAddr => $self->{at} // '127.0.0.1', PeerPort => $o{port} // $self->{port}, Proto => 'tcp')
         or die "connect: $!";
     my $method = $o{method} // (defined $o{body} ? 'POST' : 'GET');
     my $req = "$method $path HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n";
@@ -227,7 +229,7 @@ sub manage {
     my ($nonce) = $page =~ /b=tomcats&amp;(?:w=[^"]*?&amp;)?nonce=([0-9a-f-]+)/ or die "no nonce in the page\n";
     my $t = $self->tomcat($n);
     my $port = $self->{scheme} eq 'ajp' ? $t->ajp_port : $t->http_port;
-    my $body = join '&', "w=$self->{scheme}://127.0.0.1:$port", 'b=tomcats', "nonce=$nonce", map { "$_=$change{$_}" } keys %change;
+    my $body = join '&', "w=$self->{scheme}://@{[ $t->at ]}:$port", 'b=tomcats', "nonce=$nonce", map { "$_=$change{$_}" } keys %change;
     my $r = $self->get('/balancer-manager', body => $body, head => ["Referer: http://127.0.0.1:$self->{port}/balancer-manager",
         'Content-Type: application/x-www-form-urlencoded']);
     $r->{status} == 200 or die "balancer-manager: $r->{status}\n";

@@ -13,7 +13,7 @@ package Tomcat;
 #   $t->restart;        # kill9 if it runs, then the same again on the same ports
 #   my $r = $t->request('GET', '/test/count', { Cookie => 'JSESSIONID=...' }, $body);   # straight, no httpd
 #
-# Options of start: route (no jvmRoute if undef), http_port, ajp_port, valve (0; 1 = in the Context; 'host'; 'engine'),
+# Options of start: route (no jvmRoute if undef), host (of Hosts.pm), http_port, ajp_port, valve (0; 1 = in the Context; 'host'; 'engine'),
 # secret_file, valve_attributes (hash), context ('/test'), manager_xml, context_attributes, context_xml (more elements in
 # the Context), neighbours ([paths] of more contexts with the same application), http_attributes, ajp_attributes, cluster ('delta'), receiver_port, peers, send_options, persist, java_options (array).
 #
@@ -116,7 +116,7 @@ sub delta {
 
 sub new {
     my ($class, %option) = @_;
-    my $self = bless { context => '/test', %option }, $class;
+    my $self = bless { context => '/test', host => { at => '127.0.0.1', in => [] }, %option }, $class;
     $self->{http_port} ||= free_port();
     $self->{ajp_port}  ||= free_port();
     $self->{dir} = File::Temp->newdir('ha-tomcat-XXXXXX', TMPDIR => 1, CLEANUP => !$ENV{HA_KEEP});
@@ -150,7 +150,7 @@ sub launch {
     my @jars = (glob("$lib/*.jar"), "$bin/bootstrap.jar", "$bin/tomcat-juli.jar");
     push @jars, valve_jar() if $self->{valve};
     my $base = $self->{base};
-    my @command = ('setpriv', '--pdeathsig', 'KILL', $ENV{JAVA} || 'java',
+    my @command = ('setpriv', '--pdeathsig', 'KILL', @{ $self->{host}{in} }, $ENV{JAVA} || 'java',
         qw(-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xss256k -Xmx96m -XX:-UsePerfData -Xshare:auto),
         (map { "--add-opens=$_=ALL-UNNAMED" } qw(java.base/java.lang java.base/java.io java.base/java.util
             java.base/java.util.concurrent java.rmi/sun.rmi.transport)),
@@ -276,6 +276,7 @@ sub DESTROY {
 
 # ---- what is known of it ----------------------------------------------------------
 
+sub at        { $_[0]{host}{at} }
 sub http_port { $_[0]{http_port} }
 sub ajp_port  { $_[0]{ajp_port} }
 sub route     { $_[0]{route} }
@@ -293,9 +294,9 @@ sub request {
 
 sub send_request {
     my ($self, $method, $path, $headers, $body, $timeout) = @_;
-    my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{http_port}, Proto => 'tcp',
+    my $socket = IO::Socket::INET->new(PeerAddr => $self->{host}{at}, PeerPort => $self->{http_port}, Proto => 'tcp',
         Timeout => $timeout || 30) or die "connect: $@\n";
-    my %header = (Host => "127.0.0.1:$self->{http_port}", Connection => 'close', %{ $headers || {} });
+    my %header = (Host => "$self->{host}{at}:$self->{http_port}", Connection => 'close', %{ $headers || {} });
     $header{'Content-Length'} = length $body if defined $body && !exists $header{'Content-Length'};
     my $text = "$method $path HTTP/1.1\r\n";
     for my $name (sort keys %header) {
@@ -383,9 +384,9 @@ XML
 <?xml version="1.0" encoding="UTF-8"?>
 <Server port="-1">
   <Service name="Catalina">
-    <Connector port="$self->{http_port}" address="127.0.0.1" protocol="HTTP/1.1" connectionTimeout="20000"
+    <Connector port="$self->{http_port}" address="$self->{host}{at}" protocol="HTTP/1.1" connectionTimeout="20000"
                maxThreads="64" minSpareThreads="2" $http/>
-    <Connector port="$self->{ajp_port}" address="127.0.0.1" protocol="AJP/1.3" secretRequired="false"
+    <Connector port="$self->{ajp_port}" address="$self->{host}{at}" protocol="AJP/1.3" secretRequired="false"
                maxThreads="64" minSpareThreads="2" $ajp/>
     <Engine name="Catalina" defaultHost="localhost"$route backgroundProcessorDelay="10">
       $cluster
