@@ -85,6 +85,8 @@ static apr_status_t prepare_store(server_rec *s, ha_store_line *line, apr_pool_t
     if (rv != APR_SUCCESS)
         /* not the URLs: there may be passwords in them */
         ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s, "SessionHAStore: %s", call.why ? call.why : "cannot be prepared");
+    else if (call.why)
+        ap_log_error(APLOG_MARK, APLOG_WARNING, 0, s, "the store's node %s", call.why);
     return rv;
 }
 
@@ -134,10 +136,11 @@ static struct {
     int stop;
 } keeper;
 
-/* Probes of nodes that are down, expired records: what may wait, off the request path. */
+/* Probes of nodes that are down, expired records, nodes that forgot: what may wait, off the request path. */
 static void *APR_THREAD_FUNC tend(apr_thread_t *thread, void *stores_)
 {
     const apr_array_header_t *stores = stores_;
+    const char *news;
     apr_pool_t *p;
     int i;
 
@@ -148,8 +151,12 @@ static void *APR_THREAD_FUNC tend(apr_thread_t *thread, void *stores_)
         if (keeper.stop)
             break;
         apr_thread_mutex_unlock(keeper.mutex);
-        for (i = 0; i < stores->nelts; i++)
-            ha_store_tend(APR_ARRAY_IDX(stores, i, ha_store_line *)->store, p, apr_time_now());
+        for (i = 0; i < stores->nelts; i++) {
+            ha_store *store = APR_ARRAY_IDX(stores, i, ha_store_line *)->store;
+            ha_store_tend(store, p, apr_time_now());
+            while (NULL != (news = ha_store_news(store, p)))
+                ap_log_error(APLOG_MARK, APLOG_WARNING, 0, ap_server_conf, "the store's node %s", news);
+        }
         apr_pool_clear(p);
         apr_thread_mutex_lock(keeper.mutex);
     }
@@ -231,6 +238,10 @@ static apr_array_header_t *store_rows(server_rec *s, apr_pool_t *p)
             row->adds = f->adds;
             row->errors = f->errors;
             row->timeouts = f->timeouts;
+            row->restarts = f->forgot[HA_FORGOT_RESTARTED];
+            row->evictions = f->forgot[HA_FORGOT_EVICTED];
+            row->damages = f->forgot[HA_FORGOT_DAMAGED];
+            row->last_forgot = f->forgot_last;
             row->p50_us = f->p50_us;
             row->p99_us = f->p99_us;
             row->sum_us = f->sum_us;

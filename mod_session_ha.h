@@ -53,6 +53,12 @@ typedef struct ha_call {
     const char *why;            /* set when broken, for the one log line; lives in pool or for ever */
 } ha_call;
 
+/* What tells whether a node still has what it was given. */
+typedef struct ha_memory {
+    apr_uint64_t life;          /* a number that no other start of the server has; never 0 */
+    apr_uint64_t evicted;       /* values it has thrown away in this life, to make room for others */
+} ha_memory;
+
 /* ---- a store's node, as a provider sees it -------------------------------- */
 
 /* Three answers, never mixed up:
@@ -77,7 +83,8 @@ typedef struct ha_store_provider {
     /* configuration time: read the URL. NULL, or a text for the admin (what is allowed). */
     const char  *(*configure)(ha_node **node, const char *url, apr_pool_t *pconf);
     /* parent, as root, before the children: make directories and files; optional.
-     * uid/gid: whom the children run as, (uid_t)-1 when the server is not root. */
+     * uid/gid: whom the children run as, (uid_t)-1 when the server is not root.
+     * APR_SUCCESS with call->why set: what was there is lost, and why says how. */
     apr_status_t (*prepare)(ha_node *, ha_call *, apr_uid_t uid, apr_gid_t gid);
     /* each child: connections; pool lives as long as the child. */
     apr_status_t (*open)(ha_node *, ha_call *, apr_pool_t *pchild);
@@ -89,6 +96,7 @@ typedef struct ha_store_provider {
     apr_status_t (*touch)(ha_node *, ha_call *, const char *key, apr_time_t expires); /* optional */
     apr_status_t (*sweep)(ha_node *, ha_call *, apr_time_t now);        /* optional: remove what expired */
     apr_status_t (*probe)(ha_node *, ha_call *);    /* is the node well? on a socket of its own, bounded by itself */
+    apr_status_t (*recall)(ha_node *, ha_call *, ha_memory *out);   /* optional, for nodes that can forget; as probe */
 } ha_store_provider;
 
 #endif

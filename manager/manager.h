@@ -68,6 +68,8 @@ typedef struct ha_row_balancer { const char *name, *sticky; apr_array_header_t *
 typedef struct ha_row_store {
     const char *node, *state;
     apr_uint64_t gets, hits, misses, puts, adds, errors, timeouts, p50_us, p99_us, sum_us;
+    apr_uint64_t restarts, evictions, damages;  /* why it has forgotten what it had: times; values it evicted */
+    apr_time_t last_forgot;                 /* 0: never */
     int nbuckets;                           /* cumulative counts are made by the renderer */
     const apr_uint64_t *buckets;            /* bucket i: up to 16 * 2^i microseconds; the last: anything */
 } ha_row_store;

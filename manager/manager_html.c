@@ -95,13 +95,37 @@ static void put_balancer(apr_bucket_brigade *bb, const ha_snapshot *snap, const 
     put_backups(bb, snap, balancer->name);
 }
 
+/* "never", or when it last did, and why: restarted 2, evicted 1200 */
+static void put_forgot(apr_bucket_brigade *bb, const ha_row_store *store)
+{
+    const char *before = ": ";
+
+    apr_brigade_puts(bb, NULL, NULL, "<td>");
+    if (!store->last_forgot) {
+        apr_brigade_puts(bb, NULL, NULL, "never</td>");
+        return;
+    }
+    ha_put_time(bb, store->last_forgot);
+    if (store->restarts) {
+        apr_brigade_printf(bb, NULL, NULL, "%srestarted %" APR_UINT64_T_FMT, before, store->restarts);
+        before = ", ";
+    }
+    if (store->evictions) {
+        apr_brigade_printf(bb, NULL, NULL, "%sevicted %" APR_UINT64_T_FMT, before, store->evictions);
+        before = ", ";
+    }
+    if (store->damages)
+        apr_brigade_printf(bb, NULL, NULL, "%sdamaged %" APR_UINT64_T_FMT, before, store->damages);
+    apr_brigade_puts(bb, NULL, NULL, "</td>");
+}
+
 static void put_stores(apr_bucket_brigade *bb, const ha_snapshot *snap)
 {
     int i;
 
     apr_brigade_puts(bb, NULL, NULL, "<h3>Session stores</h3>\n\n<table><tr><th>Node</th><th>State</th><th>Gets</th>"
                      "<th>Hits</th><th>Misses</th><th>Puts</th><th>Adds</th><th>Errors</th><th>Timeouts</th>"
-                     "<th>p50</th><th>p99</th></tr>\n");
+                     "<th>p50</th><th>p99</th><th>Forgot</th></tr>\n");
     for (i = 0; i < snap->stores->nelts; i++) {
         const ha_row_store *store = &APR_ARRAY_IDX(snap->stores, i, ha_row_store);
 
@@ -117,6 +141,7 @@ static void put_stores(apr_bucket_brigade *bb, const ha_snapshot *snap)
         put_count(bb, store->timeouts);
         put_span(bb, store->p50_us);
         put_span(bb, store->p99_us);
+        put_forgot(bb, store);
         apr_brigade_puts(bb, NULL, NULL, "</tr>\n");
     }
     apr_brigade_puts(bb, NULL, NULL, "</table>\n");

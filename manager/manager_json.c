@@ -19,6 +19,20 @@ static void put_more(apr_bucket_brigade *bb, const char *name, const char *value
     put_text(bb, name, value);
 }
 
+/* null: never */
+static void put_when(apr_bucket_brigade *bb, const char *name, apr_time_t when)
+{
+    apr_brigade_printf(bb, NULL, NULL, ", \"%s\": ", name);
+    if (when) {
+        apr_brigade_puts(bb, NULL, NULL, "\"");
+        ha_put_time(bb, when);
+        apr_brigade_puts(bb, NULL, NULL, "\"");
+    }
+    else {
+        apr_brigade_puts(bb, NULL, NULL, "null");
+    }
+}
+
 static void put_member(apr_bucket_brigade *bb, const ha_snap_member *member)
 {
     const ha_member_counts *counts = &member->counts;
@@ -33,15 +47,8 @@ static void put_member(apr_bucket_brigade *bb, const ha_snap_member *member)
     for (i = 0; i < HA_OUTCOMES; i++)
         put_count(bb, ha_outcome_name(i), counts->outcomes[i]);
     put_count(bb, "retried", counts->retried);
-    apr_brigade_puts(bb, NULL, NULL, ", \"last_failover\": ");
-    if (counts->last_failover) {
-        apr_brigade_puts(bb, NULL, NULL, "\"");
-        ha_put_time(bb, counts->last_failover);
-        apr_brigade_puts(bb, NULL, NULL, "\"}");
-    }
-    else {
-        apr_brigade_puts(bb, NULL, NULL, "null}");
-    }
+    put_when(bb, "last_failover", counts->last_failover);
+    apr_brigade_puts(bb, NULL, NULL, "}");
 }
 
 static void put_balancer(apr_bucket_brigade *bb, const ha_snap_balancer *balancer)
@@ -73,6 +80,10 @@ static void put_store(apr_bucket_brigade *bb, const ha_row_store *store)
     put_count(bb, "timeouts", store->timeouts);
     put_count(bb, "p50_us", store->p50_us);
     put_count(bb, "p99_us", store->p99_us);
+    put_count(bb, "restarts", store->restarts);
+    put_count(bb, "evictions", store->evictions);
+    put_count(bb, "damages", store->damages);
+    put_when(bb, "last_forgot", store->last_forgot);
     apr_brigade_puts(bb, NULL, NULL, "}");
 }
 

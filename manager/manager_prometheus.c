@@ -94,6 +94,12 @@ static void put_up(apr_bucket_brigade *bb, const ha_row_store *store)
     apr_brigade_printf(bb, NULL, NULL, "\"} %d\n", strcmp(store->state, "down") != 0);
 }
 
+static void put_forgot(apr_bucket_brigade *bb, const ha_row_store *store, const char *why, apr_uint64_t n)
+{
+    put_label(bb, "session_ha_store_forgot_total{node=\"", store->node);
+    apr_brigade_printf(bb, NULL, NULL, "\",why=\"%s\"} %" APR_UINT64_T_FMT "\n", why, n);
+}
+
 void ha_render_prometheus(apr_bucket_brigade *bb, const ha_snapshot *snap)
 {
     const apr_array_header_t *stores = snap->stores;
@@ -130,4 +136,14 @@ void ha_render_prometheus(apr_bucket_brigade *bb, const ha_snapshot *snap)
     put_head(bb, "session_ha_store_up", "gauge", "0 while the node is left out because it did not answer.");
     for (i = 0; i < stores->nelts; i++)
         put_up(bb, &APR_ARRAY_IDX(stores, i, ha_row_store));
+
+    put_head(bb, "session_ha_store_forgot_total", "counter",
+             "What a node forgot: its starts, values that it evicted, files put aside as damaged.");
+    for (i = 0; i < stores->nelts; i++) {
+        const ha_row_store *store = &APR_ARRAY_IDX(stores, i, ha_row_store);
+
+        put_forgot(bb, store, "restarted", store->restarts);
+        put_forgot(bb, store, "evicted", store->evictions);
+        put_forgot(bb, store, "damaged", store->damages);
+    }
 }

@@ -61,6 +61,11 @@ static void add_store(ha_row_store *to, const ha_row_store *more, apr_pool_t *p)
     to->sum_us += more->sum_us;
     to->p50_us = quantile(buckets, n, 50);
     to->p99_us = quantile(buckets, n, 99);
+    /* Each store has asked the same server: what one has noticed the other has, sooner or later. */
+    to->restarts = to->restarts > more->restarts ? to->restarts : more->restarts;
+    to->evictions = to->evictions > more->evictions ? to->evictions : more->evictions;
+    to->damages = to->damages > more->damages ? to->damages : more->damages;
+    to->last_forgot = to->last_forgot > more->last_forgot ? to->last_forgot : more->last_forgot;
 }
 
 static apr_array_header_t *take_stores(const apr_array_header_t *rows, apr_pool_t *p)

@@ -63,6 +63,10 @@ static void put_store(apr_bucket_brigade *bb, const ha_row_store *store)
     put_count(bb, 4, "timeouts", store->timeouts);
     put_count(bb, 4, "p50_us", store->p50_us);
     put_count(bb, 4, "p99_us", store->p99_us);
+    put_count(bb, 4, "restarts", store->restarts);
+    put_count(bb, 4, "evictions", store->evictions);
+    put_count(bb, 4, "damages", store->damages);
+    put_time(bb, 4, "last_forgot", store->last_forgot);
     put_tag(bb, 3, "/httpd:store");
 }
 

@@ -53,7 +53,8 @@ const char *ha_store_schemes(apr_pool_t *p);
 apr_size_t ha_store_shared_size(const ha_store *);
 
 /* Parent, post_config. shared: ha_store_shared_size() bytes, visible to all children;
- * uid/gid as in ha_store_provider.prepare. Errors: the provider's; call->why says which. */
+ * uid/gid as in ha_store_provider.prepare. Errors: the provider's; call->why says which. APR_SUCCESS with
+ * call->why set: what the operator should hear, as from ha_store_news(). */
 apr_status_t ha_store_prepare(ha_store *, ha_call *, void *shared, apr_uid_t uid, apr_gid_t gid);
 
 /* Each child. Starts the executor's threads; they are joined (bounded) when pchild dies. */
@@ -78,10 +79,20 @@ apr_status_t ha_store_add(ha_store *, ha_call *, const char *key, const ha_value
 apr_status_t ha_store_remove(ha_store *, ha_call *, const char *key, ha_store_trace *trace);
 
 /* Housekeeping of one child: expired keys where the node cannot expire by itself, probes of
- * nodes whose breaker is open. Call about once a second from a thread that may wait. */
+ * nodes whose breaker is open, and whether a node has forgotten. Call about once a second from a thread that may wait. */
 void ha_store_tend(ha_store *, apr_pool_t *ptemp, apr_time_t now);
 
+/* What the operator should hear, "NODE forgot: restarted": each once, whichever child asks. NULL: nothing more. */
+const char *ha_store_news(ha_store *, apr_pool_t *p);
+
 /* ---- facts for the manager ------------------------------------------------- */
+
+typedef enum {
+    HA_FORGOT_RESTARTED,        /* the server was started again */
+    HA_FORGOT_EVICTED,          /* it threw values away to make room */
+    HA_FORGOT_DAMAGED,          /* a file could not be read and was put aside */
+    HA_FORGOT_WAYS
+} ha_forgot;
 
 #define HA_STORE_BUCKETS 20     /* bucket i: up to 2^i * 16 microseconds; the last: anything */
 
@@ -92,6 +103,8 @@ typedef struct ha_store_facts {             /* one node, a copy */
     apr_uint64_t ops[HA_STORE_BUCKETS];     /* latency histogram of all operations */
     apr_uint64_t sum_us;
     apr_uint64_t p50_us, p99_us;            /* upper bound of the bucket */
+    apr_uint64_t forgot[HA_FORGOT_WAYS];    /* times; values, where it evicted them */
+    apr_time_t forgot_last;                 /* when that was noticed last; 0: never */
 } ha_store_facts;
 
 int ha_store_nodes(const ha_store *);

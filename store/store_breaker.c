@@ -72,6 +72,59 @@ int ha_breaker_sweep_due(ha_breaker *b, apr_time_t now, apr_interval_time_t ever
     return turn(&b->swept, now, every);
 }
 
+int ha_breaker_recall_due(ha_breaker *b, apr_time_t now, apr_interval_time_t every)
+{
+    return turn(&b->asked, now, every);
+}
+
+static void to_be_told(ha_breaker *b, ha_forgot how)
+{
+    apr_uint64_t seen = apr_atomic_read64(&b->untold), was;
+
+    while ((was = apr_atomic_cas64(&b->untold, seen | 1u << how, seen)) != seen) {
+        seen = was;
+    }
+}
+
+int ha_breaker_tell(ha_breaker *b, ha_forgot how)
+{
+    apr_uint64_t seen = apr_atomic_read64(&b->untold), was;
+
+    while (seen & 1u << how) {
+        if ((was = apr_atomic_cas64(&b->untold, seen & ~(1u << how), seen)) == seen) {
+            return 1;
+        }
+        seen = was;
+    }
+    return 0;
+}
+
+void ha_breaker_forgot(ha_breaker *b, ha_forgot how, apr_uint64_t n, apr_time_t now)
+{
+    apr_atomic_add64(&b->forgot[how], n);
+    apr_atomic_set64(&b->when, (apr_uint64_t)now);
+    if (how != HA_FORGOT_EVICTED || (apr_time_t)apr_atomic_xchg64(&b->evicting, (apr_uint64_t)now) + HA_EVICTING <= now) {
+        to_be_told(b, how);
+    }
+}
+
+void ha_breaker_recalled(ha_breaker *b, const ha_memory *memory, apr_time_t now)
+{
+    apr_uint64_t life = apr_atomic_xchg64(&b->life, memory->life), evicted = apr_atomic_xchg64(&b->evicted, memory->evicted);
+
+    if (life == 0) {
+        return;
+    }
+    if (life != memory->life) {
+        ha_breaker_forgot(b, HA_FORGOT_RESTARTED, 1, now);
+        evicted = 0;
+    }
+    /* Less than before in the same life: somebody has set its counters to zero. */
+    if (memory->evicted != evicted && memory->evicted > 0) {
+        ha_breaker_forgot(b, HA_FORGOT_EVICTED, memory->evicted - (memory->evicted > evicted ? evicted : 0), now);
+    }
+}
+
 void ha_breaker_count(ha_breaker *b, ha_count which)
 {
     apr_atomic_inc64(&b->counts[which]);
@@ -126,6 +179,10 @@ void ha_breaker_facts(ha_breaker *b, ha_store_facts *out)
         out->ops[i] = apr_atomic_read64(&b->took[i]);
     }
     out->sum_us = apr_atomic_read64(&b->sum_us);
+    for (i = 0; i < HA_FORGOT_WAYS; i++) {
+        out->forgot[i] = apr_atomic_read64(&b->forgot[i]);
+    }
+    out->forgot_last = (apr_time_t)apr_atomic_read64(&b->when);
     out->p50_us = percentile(out->ops, 50);
     out->p99_us = percentile(out->ops, 99);
 }

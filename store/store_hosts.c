@@ -88,15 +88,15 @@ apr_status_t ha_host_parse(const char *at, apr_port_t port, int allowed, apr_poo
     return APR_SUCCESS;
 }
 
-apr_status_t ha_host_probe(const ha_host *host, ha_call *call, const char *ask, const char *const *expected)
+apr_status_t ha_host_ask(const ha_host *host, ha_call *call, const char *ask, const char *end, char *reply, apr_size_t size)
 {
-    int is_socket = host->host[0] == '/', i;
+    int is_socket = host->host[0] == '/';
     apr_interval_time_t left = call->deadline - apr_time_now();
     apr_size_t len = strlen(ask), have = 0;
     apr_socket_t *sock = NULL;
     apr_sockaddr_t *sa;
     apr_status_t rv;
-    char reply[64], text[128];
+    char text[128];
 
     if (left < PATIENCE_MIN) {
         left = PATIENCE_MIN;
@@ -119,30 +119,36 @@ apr_status_t ha_host_probe(const ha_host *host, ha_call *call, const char *ask, 
     if (rv != APR_SUCCESS || APR_SUCCESS != (rv = apr_socket_send(sock, ask, &len))) {
         goto leave;
     }
-    /* one line, in however many pieces; who sends it slower than the time-out is not well */
-    while (rv == APR_SUCCESS && have < sizeof(reply) - 1 && memchr(reply, '\n', have) == NULL) {
-        len = sizeof(reply) - 1 - have;
+    /* in however many pieces; who sends it slower than the time-out is not well */
+    for (reply[0] = '\0'; rv == APR_SUCCESS && have < size - 1 && strstr(reply, end) == NULL; reply[have] = '\0') {
+        len = size - 1 - have;
         rv = apr_socket_recv(sock, reply + have, &len);
         have += len;
         if (rv == APR_SUCCESS && apr_time_now() > call->deadline + left) {
             rv = APR_TIMEUP;
         }
     }
-    reply[have] = '\0';
-    for (i = 0; expected[i] && strncmp(reply, expected[i], strlen(expected[i])) != 0; i++)
-        ;
-    if (rv == APR_SUCCESS && expected[i] == NULL) {
-        rv = APR_EGENERAL;
-    }
 leave:
     if (sock) {
         apr_socket_close(sock);
     }
-    if (rv == APR_EGENERAL) {
-        call->why = "a probe was answered in another protocol";
-    }
-    else if (rv != APR_SUCCESS) {
+    if (rv != APR_SUCCESS) {
         call->why = apr_pstrdup(call->pool, apr_strerror(rv, text, sizeof(text)));
+    }
+    return rv;
+}
+
+apr_status_t ha_host_probe(const ha_host *host, ha_call *call, const char *ask, const char *const *expected)
+{
+    char reply[64];
+    apr_status_t rv = ha_host_ask(host, call, ask, "\n", reply, sizeof(reply));
+    int i;
+
+    for (i = 0; rv == APR_SUCCESS && expected[i] && strncmp(reply, expected[i], strlen(expected[i])) != 0; i++)
+        ;
+    if (rv == APR_SUCCESS && expected[i] == NULL) {
+        call->why = "a probe was answered in another protocol";
+        rv = APR_EGENERAL;
     }
     return rv;
 }

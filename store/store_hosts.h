@@ -26,8 +26,11 @@ typedef struct ha_host {
 /* at: the URL after "scheme:". APR_EINVAL. */
 apr_status_t ha_host_parse(const char *at, apr_port_t port, int allowed, apr_pool_t *p, ha_host *out);
 
-/* Asks on a socket of its own, which waits no longer than call->deadline; the reply must begin with one of the
- * expected texts (the list ends with NULL). */
+/* Asks on a socket of its own, which waits no longer than call->deadline, until the reply (a text of less than `size` bytes)
+ * has `end` in it. */
+apr_status_t ha_host_ask(const ha_host *, ha_call *, const char *ask, const char *end, char *reply, apr_size_t size);
+
+/* The same; one line, which must begin with one of the expected texts (the list ends with NULL). */
 apr_status_t ha_host_probe(const ha_host *, ha_call *, const char *ask, const char *const *expected);
 
 #endif

@@ -235,6 +235,29 @@ static apr_status_t probe(ha_node *node, ha_call *call)
     return rv == APR_NOTFOUND ? APR_SUCCESS : rv;
 }
 
+static apr_status_t recall(ha_node *node, ha_call *call, ha_memory *out)
+{
+    memcached_return_t rc = MEMCACHED_FAILURE;
+    memcached_stat_st *stats;
+    apr_status_t rv;
+    void *handle;
+    int gone;
+
+    if (node->at.user == NULL) {
+        return ha_memcached_recall(&node->at, call, out);
+    }
+    if (APR_SUCCESS == (rv = make(&handle, node, call, call->pool))) {
+        memcached_behavior_set(handle, MEMCACHED_BEHAVIOR_POLL_TIMEOUT, (apr_uint64_t)(left(call) / 1000));
+        stats = memcached_stat(handle, NULL, &rc);
+        if (APR_SUCCESS == (rv = status_of(handle, rc, call, &gone)) && stats) {
+            ha_memcached_memory((apr_uint64_t)stats->pid, stats->time, stats->uptime, stats->evictions, out);
+        }
+        memcached_stat_free(handle, stats);
+        drop(handle);
+    }
+    return rv;
+}
+
 const ha_store_provider ha_store_libmemcached = {
     .name = "libmemcached",
     .chunk = HA_MEMCACHED_CHUNK,
@@ -246,4 +269,5 @@ const ha_store_provider ha_store_libmemcached = {
     .remove = remove_,
     .touch = touch,
     .probe = probe,
+    .recall = recall,
 };

@@ -120,6 +120,7 @@ static apr_status_t prepare(ha_node *node, ha_call *call, apr_uid_t uid, apr_gid
             return APR_EGENERAL;
         }
         unlink(apr_pstrcat(call->pool, node->dir, "/lock.mdb", NULL));
+        call->why = apr_psprintf(call->pool, "data.mdb is damaged (%s); it was put aside as %s, and a new one is begun", mdb_strerror(err), aside);
     }
     else if (err) {
         call->why = apr_psprintf(call->pool, "data.mdb: %s", mdb_strerror(err));

@@ -16,6 +16,7 @@
  */
 #include <string.h>
 
+#include <apr_lib.h>
 #include <apr_memcache.h>
 #include <apr_strings.h>
 
@@ -24,6 +25,7 @@
 
 #define IDLE_TTL  apr_time_from_sec(15)     /* of a pooled connection; microseconds, whatever apr_memcache.h says */
 #define RELATIVE_MAX (30 * 24 * 3600)
+#define STATS_MAX    (16 * 1024)
 
 struct ha_node {
     ha_host at;
@@ -167,6 +169,55 @@ static apr_status_t probe(ha_node *node, ha_call *call)
     return ha_memcached_probe(&node->at, call);
 }
 
+void ha_memcached_memory(apr_uint64_t pid, apr_uint64_t time, apr_uint64_t uptime, apr_uint64_t evictions, ha_memory *out)
+{
+    char start[48];
+
+    apr_snprintf(start, sizeof(start), "%" APR_UINT64_T_FMT " %" APR_UINT64_T_FMT, pid, time - uptime);
+    out->life = ha_store_hash(start, strlen(start)) | 1;
+    out->evicted = evictions;
+}
+
+/* 0: it is not said */
+static int stat_of(const char *reply, const char *name, apr_uint64_t *out)
+{
+    apr_size_t len = strlen(name);
+    const char *at = reply;
+    char *end;
+
+    while ((at = strstr(at, "STAT ")) != NULL) {
+        at += 5;
+        if (strncmp(at, name, len) == 0 && at[len] == ' ' && apr_isdigit(at[len + 1])) {
+            *out = (apr_uint64_t)apr_strtoi64(at + len + 1, &end, 10);
+            return *end == '\r';
+        }
+    }
+    return 0;
+}
+
+apr_status_t ha_memcached_recall(const ha_host *host, ha_call *call, ha_memory *out)
+{
+    char *reply = apr_palloc(call->pool, STATS_MAX);
+    apr_uint64_t pid, time, uptime, evictions;
+    apr_status_t rv = ha_host_ask(host, call, "stats\r\n", "\r\nEND\r\n", reply, STATS_MAX);
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    if (!stat_of(reply, "pid", &pid) || !stat_of(reply, "time", &time) || !stat_of(reply, "uptime", &uptime)
+        || !stat_of(reply, "evictions", &evictions)) {
+        call->why = "stats are not memcached's";
+        return APR_EGENERAL;
+    }
+    ha_memcached_memory(pid, time, uptime, evictions, out);
+    return APR_SUCCESS;
+}
+
+static apr_status_t recall(ha_node *node, ha_call *call, ha_memory *out)
+{
+    return ha_memcached_recall(&node->at, call, out);
+}
+
 /* An add that is done once more may meet its own first try: the store knows it by its envelope.
  *
  * What is strange on a new connection too is either a refusal ("SERVER_ERROR object too large for cache", "out of
@@ -243,4 +294,5 @@ const ha_store_provider ha_store_memcached = {
     .add = add,
     .remove = remove_,
     .probe = probe,
+    .recall = recall,
 };

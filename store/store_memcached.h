@@ -12,4 +12,9 @@ apr_uint32_t ha_memcached_ttl(apr_time_t expires);
 
 apr_status_t ha_memcached_probe(const ha_host *, ha_call *);
 
+/* From its `stats`: one memcached is told from the next by its process and by when that was started. */
+void ha_memcached_memory(apr_uint64_t pid, apr_uint64_t time, apr_uint64_t uptime, apr_uint64_t evictions, ha_memory *out);
+/* Asks for them, in the text protocol. */
+apr_status_t ha_memcached_recall(const ha_host *, ha_call *, ha_memory *out);
+
 #endif

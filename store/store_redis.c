@@ -313,6 +313,49 @@ static apr_status_t probe(ha_node *node, ha_call *call)
     return rv;
 }
 
+/* The value of a line "name:..." of INFO. */
+static const char *info_of(const char *info, const char *name)
+{
+    apr_size_t len = strlen(name);
+    const char *line;
+
+    for (line = info; *line; line += line[strcspn(line, "\n")] ? strcspn(line, "\n") + 1 : strlen(line)) {
+        if (strncmp(line, name, len) == 0 && line[len] == ':') {
+            return line + len + 1;
+        }
+    }
+    return NULL;
+}
+
+/* One that loads what it had saved has another run_id too: how much it had not saved, nobody knows. */
+static apr_status_t recall(ha_node *node, ha_call *call, ha_memory *out)
+{
+    ha_blob info = { "", 0 };
+    ha_question q = { .found = &info };
+    const char *run, *evicted;
+    void *handle;
+    int gone;
+    apr_status_t rv = make(&handle, node, call, call->pool);
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    word(&q, "INFO", 4);
+    rv = ask_with(handle, call, &q, &gone);
+    drop(handle);
+    if (rv == APR_SUCCESS) {
+        run = info_of(info.data, "run_id");
+        evicted = info_of(info.data, "evicted_keys");
+        if (run == NULL || evicted == NULL) {
+            call->why = "INFO is not Redis's";
+            return APR_EGENERAL;
+        }
+        out->life = ha_store_hash(run, strcspn(run, "\r\n")) | 1;
+        out->evicted = (apr_uint64_t)apr_atoi64(evicted);
+    }
+    return rv;
+}
+
 const ha_store_provider ha_store_redis = {
     .name = "redis",
     .configure = configure,
@@ -323,6 +366,7 @@ const ha_store_provider ha_store_redis = {
     .remove = remove_,
     .touch = touch,
     .probe = probe,
+    .recall = recall,
 };
 
 #else

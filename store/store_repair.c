@@ -136,3 +136,35 @@ void ha_probe_later(ha_store *store, int nth, apr_time_t now)
     }
     ha_batch_detach(batch);
 }
+
+static int run_recall(ha_job *job)
+{
+    ha_probe *probe = job->args;
+    ha_call call = { job->pool, probe->deadline, NULL };
+    ha_memory memory = { 0, 0 };
+    apr_status_t rv = probe->node->provider->recall(probe->node->at, &call, &memory);
+
+    /* What comes too late may be older than what another child has heard meanwhile. */
+    if (rv == APR_SUCCESS && memory.life && apr_time_now() <= probe->deadline) {
+        ha_job_check(job);
+        ha_breaker_recalled(probe->node->breaker, &memory, apr_time_now());
+    }
+    return 0;
+}
+
+void ha_recall_later(ha_store *store, int nth, apr_time_t now)
+{
+    const ha_store_node *node = &store->nodes[nth];
+    ha_batch *batch;
+    ha_probe *probe;
+
+    if (node->provider->recall == NULL || !ha_breaker_recall_due(node->breaker, now, HA_RECALL_EVERY)
+        || APR_SUCCESS != ha_batch_open(store->executor, &batch)) {
+        return;
+    }
+    probe = apr_pcalloc(ha_batch_pool(batch), sizeof(*probe));
+    probe->node = node;
+    probe->deadline = apr_time_now() + store->timeout;
+    ha_batch_submit(batch, store->nnodes, run_recall, probe);
+    ha_batch_detach(batch);
+}

@@ -1,6 +1,6 @@
 /* store_repair.h - what is put right behind the caller's back: copies that are missing, older or
- * broken, and nodes that may be well again. All of it is handed to the executor and never waited for;
- * what does not fit into its queues is dropped, and seen again at the next read. */
+ * broken; and nodes that are asked whether they are well again, or have forgotten. All of it is handed to the
+ * executor and never waited for; what does not fit into its queues is dropped, and seen again at the next read. */
 #ifndef HA_STORE_REPAIR_H
 #define HA_STORE_REPAIR_H
 
@@ -18,5 +18,9 @@ void ha_repair_node(ha_store *, const ha_store_node *node, const ha_envelope *en
 /* A node that is down is in the way of a request: somebody should look whether it is well, at most every
  * HA_PROBE_EVERY in all processes. Returns at once. */
 void ha_probe_later(ha_store *, int node, apr_time_t now);
+
+/* Has this node forgotten? Asked at most every HA_RECALL_EVERY in all processes, where the provider can tell. */
+#define HA_RECALL_EVERY apr_time_from_sec(5)
+void ha_recall_later(ha_store *, int node, apr_time_t now);
 
 #endif

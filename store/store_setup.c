@@ -2,6 +2,7 @@
  * shown, closed in bounded time. */
 #include <string.h>
 
+#include <apr_atomic.h>
 #include <apr_general.h>
 #include <apr_strings.h>
 
@@ -67,10 +68,11 @@ apr_status_t ha_store_prepare(ha_store *store, ha_call *call, void *shared, apr_
 {
     ha_breaker *breakers = shared;
     apr_status_t rv = APR_SUCCESS;
+    const char *news = NULL;
     int i;
 
-    call->why = NULL;
     for (i = 0; i < store->nnodes; i++) {
+        call->why = NULL;
         store->nodes[i].breaker = &breakers[i];
         ha_breaker_take(&breakers[i], store->nodes[i].hash);
         if (store->provider->prepare
@@ -78,6 +80,14 @@ apr_status_t ha_store_prepare(ha_store *store, ha_call *call, void *shared, apr_
             call->why = apr_psprintf(call->pool, "%s: %s", store->nodes[i].name, call->why ? call->why : "cannot be prepared");
             break;
         }
+        if (call->why) {
+            ha_breaker_forgot(&breakers[i], HA_FORGOT_DAMAGED, 1, apr_time_now());
+            ha_breaker_tell(&breakers[i], HA_FORGOT_DAMAGED);   /* the caller does, in more words */
+            news = apr_psprintf(call->pool, "%s forgot: %s", store->nodes[i].name, call->why);
+        }
+    }
+    if (rv == APR_SUCCESS) {
+        call->why = news;
     }
     return rv;
 }
@@ -152,10 +162,31 @@ void ha_store_tend(ha_store *store, apr_pool_t *ptemp, apr_time_t now)
         if (!ha_breaker_usable(node->breaker)) {
             ha_probe_later(store, i, now);
         }
-        else if (node->provider->sweep && ha_breaker_sweep_due(node->breaker, now, SWEEP_EVERY)) {
-            sweep_later(store, node, now);
+        else {
+            if (node->provider->sweep && ha_breaker_sweep_due(node->breaker, now, SWEEP_EVERY)) {
+                sweep_later(store, node, now);
+            }
+            ha_recall_later(store, i, now);
         }
     }
+}
+
+const char *ha_store_news(ha_store *store, apr_pool_t *p)
+{
+    int i;
+
+    for (i = 0; i < store->nnodes; i++) {
+        const ha_store_node *node = &store->nodes[i];
+
+        if (ha_breaker_tell(node->breaker, HA_FORGOT_RESTARTED)) {
+            return apr_psprintf(p, "%s forgot: restarted", node->name);
+        }
+        if (ha_breaker_tell(node->breaker, HA_FORGOT_EVICTED)) {
+            return apr_psprintf(p, "%s forgot: it is full, and evicts (%" APR_UINT64_T_FMT " values by now)", node->name,
+                                apr_atomic_read64(&node->breaker->forgot[HA_FORGOT_EVICTED]));
+        }
+    }
+    return NULL;
 }
 
 int ha_store_nodes(const ha_store *store)

@@ -11,7 +11,7 @@ use Time::HiRes qw(sleep);
 use Backend;
 use Daemon;
 
-plan tests => 115;
+plan tests => 125;
 
 my $v = Apache::Test::vars();
 my $NASTY = q{b2<&'">\\};                   # a route, as the operator may well write it
@@ -179,7 +179,7 @@ like $r->{body}, qr/"route": "b1", "state": "[^"]*", "moved_out": 0, "moved_in":
     'a member to the letter';
 is_deeply $s->{journal}, [], 'an empty journal';
 is $s->{stores}[0]{node}, "memcached://127.0.0.1:$port{store}", 'the store';
-like $r->{body}, qr/"node": "[^"]*", "state": "[^"]*", "gets": \d+, "hits": \d+, "misses": \d+, "puts": \d+, "adds": \d+, "errors": \d+, "timeouts": \d+, "p50_us": \d+, "p99_us": \d+\}/,
+like $r->{body}, qr/"node": "[^"]*", "state": "[^"]*", "gets": \d+, "hits": \d+, "misses": \d+, "puts": \d+, "adds": \d+, "errors": \d+, "timeouts": \d+, "p50_us": \d+, "p99_us": \d+, "restarts": 0, "evictions": 0, "damages": 0, "last_forgot": null\}/,
     'a store to the letter';
 
 # ---- a failover ----------------------------------------------------------------------
@@ -308,6 +308,28 @@ like $auto, qr/^SessionHAFailovers: 1$/m, 'mod_status ?auto';
 like $auto, qr/^SessionHANative: 1$/m, 'by outcome';
 like $auto, qr/^SessionHAStoresUp: 1$/m, 'stores';
 like ask('/server-status')->{body}, qr/Session failover \(mod_session_ha.*<table.*<\/html>/s, 'mod_status as HTML';
+
+# ---- a node forgets ------------------------------------------------------------------------
+
+sub log_lines { my $re = shift; open my $fh, '<', "$httpd->{dir}/error_log" or return 0; scalar grep { $_ =~ $re } <$fh> }
+sub until_store { my ($is) = @_; for (1 .. 300) { my $st = status()->{stores}[0]; return $st if $is->($st); sleep 0.1 } return {} }
+like ask('/session-ha-status')->{body}, qr/<td>never<\/td><\/tr>\s*<\/table>\s*<h3>Last failovers/, 'the store has forgotten nothing';
+$node->kill9;
+$node = Daemon->memcached($port{store});
+my $forgot = until_store(sub { $_[0]{restarts} });
+is $forgot->{restarts}, 1, 'killed and started again, with no request in between: noticed';
+like $forgot->{last_forgot}, qr/\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\z/, 'and when';
+my $told = qr/\[session_ha:warn\].* the store's node memcached:\/\/127\.0\.0\.1:$port{store} forgot: restarted/;
+for (1 .. 100) { last if log_lines($told); sleep 0.1 }
+is log_lines($told), 1, 'one line in the log, whatever number of children';
+like ask($_)->{body}, qr/<td>\Q$forgot->{last_forgot}\E: restarted 1<\/td><\/tr>/, "$_ shows it" for '/session-ha-status', '/balancer-manager';
+like ask('/balancer-manager?xml=1', head => [$referer])->{body}, qr{<httpd:restarts>1</httpd:restarts>.*<httpd:last_forgot>\Q$forgot->{last_forgot}\E</httpd:last_forgot>}s,
+    'so does its XML';
+($rows, $wrong) = metrics(ask('/session-ha-status?format=prometheus')->{body});
+is metric($rows, 'session_ha_store_forgot_total', %node, why => 'restarted'), 1, 'and Prometheus';
+is metric($rows, 'session_ha_store_forgot_total', %node, why => 'evicted'), 0, 'nothing was evicted';
+ask('/app/', head => [$cookie]);
+is until_store(sub { $_[0]{state} eq 'up' })->{state}, 'up', 'the node is used again';
 
 # ---- restarts ------------------------------------------------------------------------------
 

@@ -485,11 +485,13 @@ static const ha_snapshot *sample(ha_counters *c, ha_journal *j)
     member->route = "<&\"'\n>";
     member->state = "Init Err ";
     store = apr_array_push(stores);
-    *store = (ha_row_store){ "memcached://127.0.0.1:1", "up", 5, 3, 1, 4, 2, 1, 1, 32, 64, 1234567, 4, took };
+    *store = (ha_row_store){ "memcached://127.0.0.1:1", "up", 5, 3, 1, 4, 2, 1, 1, 32, 64, 1234567, 2, 1200, 0,
+                             apr_time_from_sec(1767225600), 4, took };
     store = apr_array_push(stores);
     *store = (ha_row_store){ "memcached://127.0.0.1:2", "down" };
     store = apr_array_push(stores);
-    *store = (ha_row_store){ "memcached://127.0.0.1:1", "unknown", 1, 1, 0, 0, 0, 0, 0, 0, 0, 10, 2, took };
+    *store = (ha_row_store){ "memcached://127.0.0.1:1", "unknown", 1, 1, 0, 0, 0, 0, 0, 0, 0, 10, 1, 1000, 1,
+                             apr_time_from_sec(1767225600) - 1, 2, took };
     return ha_snapshot_take(balancers, stores, c, j, pool);
 }
 
@@ -534,9 +536,11 @@ static void formats(void)
                 "\"unavailable\": 0, \"refused\": 0, \"retried\": 0, \"last_failover\": \"2026-01-01T00:00:00.000Z\"}]}],")
            LINE(" \"stores\": [")
            LINE("  {\"node\": \"memcached://127.0.0.1:1\", \"state\": \"up\", \"gets\": 6, \"hits\": 4, \"misses\": 1, "
-                "\"puts\": 4, \"adds\": 2, \"errors\": 1, \"timeouts\": 1, \"p50_us\": 32, \"p99_us\": 128},")
+                "\"puts\": 4, \"adds\": 2, \"errors\": 1, \"timeouts\": 1, \"p50_us\": 32, \"p99_us\": 128, "
+                "\"restarts\": 2, \"evictions\": 1200, \"damages\": 1, \"last_forgot\": \"2026-01-01T00:00:00.000Z\"},")
            LINE("  {\"node\": \"memcached://127.0.0.1:2\", \"state\": \"down\", \"gets\": 0, \"hits\": 0, \"misses\": 0, "
-                "\"puts\": 0, \"adds\": 0, \"errors\": 0, \"timeouts\": 0, \"p50_us\": 0, \"p99_us\": 0}],")
+                "\"puts\": 0, \"adds\": 0, \"errors\": 0, \"timeouts\": 0, \"p50_us\": 0, \"p99_us\": 0, "
+                "\"restarts\": 0, \"evictions\": 0, \"damages\": 0, \"last_forgot\": null}],")
            LINE(" \"journal\": [")
            LINE("  {\"time\": \"2026-01-01T00:00:00.000Z\", \"balancer\": \"balancer://tomcats\", \"session\": "
                 "\"0123456789ab\", \"from\": \"\\u003c\\u0026\\\"'\\u000a\\u003e\", \"to\": \"tomcat1\", \"cause\": "
@@ -595,12 +599,22 @@ static void formats(void)
            LINE("# HELP session_ha_store_up 0 while the node is left out because it did not answer.")
            LINE("# TYPE session_ha_store_up gauge")
            LINE("session_ha_store_up" NODE1 "} 1")
-           LINE("session_ha_store_up" NODE2 "} 0"),
+           LINE("session_ha_store_up" NODE2 "} 0")
+           LINE("# HELP session_ha_store_forgot_total What a node forgot: its starts, values that it evicted, files put aside as damaged.")
+           LINE("# TYPE session_ha_store_forgot_total counter")
+           LINE("session_ha_store_forgot_total" NODE1 ",why=\"restarted\"} 2")
+           LINE("session_ha_store_forgot_total" NODE1 ",why=\"evicted\"} 1200")
+           LINE("session_ha_store_forgot_total" NODE1 ",why=\"damaged\"} 1")
+           LINE("session_ha_store_forgot_total" NODE2 ",why=\"restarted\"} 0")
+           LINE("session_ha_store_forgot_total" NODE2 ",why=\"evicted\"} 0")
+           LINE("session_ha_store_forgot_total" NODE2 ",why=\"damaged\"} 0"),
            "Prometheus, to the letter");
 
     ha_render_xml(bb, snap);
     text = text_of(bb);
     ok(!strncmp(text, "  <httpd:sessionha>\n    <httpd:version>", 39) && strstr(text, "\n  </httpd:sessionha>\n"), "XML");
+    ok(strstr(text, "<httpd:restarts>2</httpd:restarts>\n        <httpd:evictions>1200</httpd:evictions>\n        <httpd:damages>1</httpd:damages>\n"
+              "        <httpd:last_forgot>2026-01-01T00:00:00.000Z</httpd:last_forgot>\n") != NULL, "XML: what a node forgot");
     ok(strstr(text, "<httpd:route>&#60;&#38;&#34;&#39;&#65533;&#62;</httpd:route>") != NULL, "XML: escaped");
     ha_render_html(bb, snap);
     text = text_of(bb);
@@ -608,6 +622,8 @@ static void formats(void)
        "<td>1</td><td>1</td>"), "HTML");
     ok(strstr(text, "<td>&#60;&#38;&#34;&#39;&#65533;&#62;</td><td>Init Err</td>") != NULL, "HTML: escaped");
     ok(!strstr(text, "<&"), "HTML: nothing else");
+    ok(strstr(text, "<td>2026-01-01T00:00:00.000Z: restarted 2, evicted 1200, damaged 1</td></tr>")
+       && strstr(text, "<td>never</td></tr>\n</table>"), "HTML: what a node forgot");
     ha_render_summary_lines(bb, snap);
     is_str(text_of(bb), "SessionHAFailovers: 1\nSessionHARestored: 1\nSessionHANative: 0\nSessionHAMissing: 0\n"
            "SessionHAUnavailable: 0\nSessionHARefused: 0\nSessionHARetried: 1\nSessionHAStoresUp: 1\n"

@@ -12,6 +12,8 @@
 #include <apr_strings.h>
 
 #include "store/store_envelope.h"
+#include "store/store_nodes.h"
+#include "store/store_repair.h"
 #include "store_servers.h"
 
 #define SECOND APR_USEC_PER_SEC
@@ -56,7 +58,8 @@ static void say_value(int fd, const char *key, const char *data, size_t len, siz
 
 static const char *proper(const char *command)
 {
-    return !strncmp(command, "get", 3) ? NULL : !strncmp(command, "delete", 6) ? "DELETED\r\n" : !strncmp(command, "version", 7) ? "VERSION 1\r\n" : "STORED\r\n";
+    return !strncmp(command, "get", 3) ? NULL : !strncmp(command, "delete", 6) ? "DELETED\r\n" : !strncmp(command, "version", 7) ? "VERSION 1\r\n"
+         : !strncmp(command, "stats", 5) ? "STAT pid 7\r\nSTAT uptime 3\r\nSTAT time 1700000000\r\nSTAT evictions 5\r\nEND\r\n" : "STORED\r\n";
 }
 
 /* 0: close the connection */
@@ -177,6 +180,7 @@ int main(void)
     apr_pool_t *pchild;
     apr_status_t rv;
     ha_value v, w = { { "mine", 4 }, { 1, 1 } };
+    ha_memory known = { 1, 2 };
     int i, j, port;
 
     apr_initialize();
@@ -222,6 +226,17 @@ int main(void)
             ha_store_node_facts(store, 0, p, &facts);
             ok(strcmp(facts.state, "down") == 0, "and stays so while it says nothing to a probe");
         }
+        ha_breaker_recalled(store->nodes[0].breaker, &known, apr_time_now());
+        ha_recall_later(store, 0, apr_time_now() + 60 * SECOND);
+        for (j = 0; j < (i == PROPER ? 300 : 5); j++) {
+            apr_sleep(50000);
+            ha_store_node_facts(store, 0, p, &facts);
+            if (facts.forgot[HA_FORGOT_EVICTED]) {
+                break;
+            }
+        }
+        ok(i == PROPER ? facts.forgot[HA_FORGOT_RESTARTED] == 1 && facts.forgot[HA_FORGOT_EVICTED] == 5 : facts.forgot_last == 0,
+           "stats: %s: %s", modes[i], i == PROPER ? "another life, and five evicted" : "says nothing of what it forgot");
         *mode = PROPER;
         for (j = 0; j < 100; j++) {
             ha_store_tend(store, p, apr_time_now());

@@ -186,6 +186,7 @@ const char *server_dir(void)
 void server_memcached(ha_server *server, apr_pool_t *p, const char *extra)
 {
     const char *program = getenv("MEMCACHED");
+    char *flag, *last;
     int i = 0;
 
     memset(server, 0, sizeof(*server));
@@ -200,8 +201,8 @@ void server_memcached(ha_server *server, apr_pool_t *p, const char *extra)
     server->argv[i++] = apr_itoa(p, server->port);
     server->argv[i++] = "-m";
     server->argv[i++] = "128";
-    if (extra) {
-        server->argv[i++] = extra;
+    for (flag = extra ? apr_strtok(apr_pstrdup(p, extra), " ", &last) : NULL; flag; flag = apr_strtok(NULL, " ", &last)) {
+        server->argv[i++] = flag;
     }
     server->argv[i] = NULL;
     server->url = apr_psprintf(p, "memcached://127.0.0.1:%d", server->port);

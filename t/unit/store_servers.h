@@ -24,7 +24,7 @@ int  server_free_port(void);
 const char *server_dir(void);
 
 /* Fails the test and ends it if the program is missing or does not come up. */
-void server_memcached(ha_server *, apr_pool_t *p, const char *extra);
+void server_memcached(ha_server *, apr_pool_t *p, const char *extra);     /* extra: more flags, or NULL */
 void server_redis(ha_server *, apr_pool_t *p, const char *password, const char *memory);
 void server_mariadb(ha_server *, apr_pool_t *p);
 void server_postgres(ha_server *, apr_pool_t *p);
