@@ -6,6 +6,8 @@
 
 #include "store_repair.h"
 
+#define RECALL_MIN apr_time_from_sec(1)
+
 /* Looks again before it overwrites: the node may have been given something newer since the caller read it.
  * A write between this look and the put could still be overtaken on this node (the stores have no
  * common compare-and-set); the other copies of that write are whole, and the newest is what a read finds. */
@@ -164,7 +166,9 @@ void ha_recall_later(ha_store *store, int nth, apr_time_t now)
     }
     probe = apr_pcalloc(ha_batch_pool(batch), sizeof(*probe));
     probe->node = node;
-    probe->deadline = apr_time_now() + store->timeout;
+    /* No request waits for it. A node that answers late has not forgotten, and the first answer is what all later ones
+     * are compared with. */
+    probe->deadline = apr_time_now() + (store->timeout > RECALL_MIN ? store->timeout : RECALL_MIN);
     ha_batch_submit(batch, store->nnodes, run_recall, probe);
     ha_batch_detach(batch);
 }

@@ -312,11 +312,14 @@ like ask('/server-status')->{body}, qr/Session failover \(mod_session_ha.*<table
 # ---- a node forgets ------------------------------------------------------------------------
 
 sub log_lines { my $re = shift; open my $fh, '<', "$httpd->{dir}/error_log" or return 0; scalar grep { $_ =~ $re } <$fh> }
-sub until_store { my ($is) = @_; for (1 .. 300) { my $st = status()->{stores}[0]; return $st if $is->($st); sleep 0.1 } return {} }
+sub until_store { my ($is) = @_; for (1 .. 150) { my $st = status()->{stores}[0]; return $st if $is->($st); sleep 0.1 } return {} }
 like ask('/session-ha-status')->{body}, qr/<td>never<\/td><\/tr>\s*<\/table>\s*<h3>Last failovers/, 'the store has forgotten nothing';
-$node->kill9;
-$node = Daemon->memcached($port{store});
-my $forgot = until_store(sub { $_[0]{restarts} });
+my $forgot = {};
+for (1 .. 3) {              # on a busy machine it may not have been asked before it is killed
+    $node->kill9;
+    $node = Daemon->memcached($port{store});
+    last if ($forgot = until_store(sub { $_[0]{restarts} }))->{restarts};
+}
 is $forgot->{restarts}, 1, 'killed and started again, with no request in between: noticed';
 like $forgot->{last_forgot}, qr/\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\z/, 'and when';
 my $told = qr/\[session_ha:warn\].* the store's node memcached:\/\/127\.0\.0\.1:$port{store} forgot: restarted/;
