@@ -16,7 +16,6 @@
 #define DEFAULT_RETRY_BODY    (64 * 1024)
 
 #define STORE_TIMEOUT_MAX     apr_time_from_sec(60)
-#define TTL_MAX               (365 * 24 * 3600)
 #define MAX_SIZE_MAX          (1024 * 1024 * 1024)
 #define JOURNAL_MAX           65536
 #define RETRY_MAX             10
@@ -284,7 +283,7 @@ refuse:
 static const char *set_ttl(cmd_parms *cmd, void *dir, const char *arg)
 {
     apr_interval_time_t t;
-    const char *wrong = parse_time(cmd, arg, "s", apr_time_from_sec(1), apr_time_from_sec(TTL_MAX), "from 1s to 8760h",
+    const char *wrong = parse_time(cmd, arg, "s", apr_time_from_sec(1), apr_time_from_sec(HA_TTL_MAX), "from 1s to 8760h",
                                    &t);
 
     if (!wrong)

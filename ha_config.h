@@ -100,6 +100,7 @@ void *ha_config_merge(apr_pool_t *p, void *base, void *add);
 /* post_config (ha_settle.c): makes the stores and reads the secrets that a section with SessionHA On can come to use
  * (the defaults too). Logs what is wrong and says what is allowed; APR_EGENERAL stops the start. */
 apr_status_t ha_config_settle(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *s);
+int ha_config_in_use(void);                         /* is SessionHA On anywhere? */
 apr_array_header_t *ha_config_stores(void);         /* of ha_store_line *: what ha_config_settle made */
 
 /* ---- between ha_config.c (what is written) and ha_settle.c (what is made of it) ---- */

@@ -11,6 +11,8 @@ APLOG_USE_MODULE(session_ha);
 
 static apr_array_header_t *made_stores;     /* of ha_store_line *, in pconf; NULL between configurations */
 
+static int in_use;
+
 static apr_status_t forget_stores(void *unused)
 {
     made_stores = NULL;
@@ -126,6 +128,7 @@ apr_status_t ha_config_settle(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *
     int i;
 
     made_stores = apr_array_make(pconf, 4, sizeof(ha_store_line *));
+    in_use = 0;
     apr_pool_cleanup_register(pconf, NULL, forget_stores, apr_pool_cleanup_null);
 
     for (vhost = s; vhost; vhost = vhost->next)
@@ -137,6 +140,7 @@ apr_status_t ha_config_settle(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *
         for (i = 0; i < all->nelts; i++) {
             const ha_config *c = APR_ARRAY_IDX(all, i, ha_config *);
 
+            in_use |= c->enabled;
             if (!is_on(c))
                 continue;
             if (!dir && (c->place == default_place || c->secret_line == default_secret)) {
@@ -160,6 +164,11 @@ apr_status_t ha_config_settle(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *
         }
     }
     return APR_SUCCESS;
+}
+
+int ha_config_in_use(void)
+{
+    return in_use;
 }
 
 apr_array_header_t *ha_config_stores(void)

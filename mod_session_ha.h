@@ -32,6 +32,7 @@
 #define HA_ID_MAX     256       /* bytes of a session id, decoded */
 #define HA_ROUTE_MAX   96       /* bytes of a route; mod_proxy's own limit */
 #define HA_AT_MAX     512       /* bytes of a recorded `at` path */
+#define HA_TTL_MAX    (365 * 24 * 3600)     /* seconds; memcached reads a date after 2038 as an error */
 
 /* ---- values, calls -------------------------------------------------------- */
 

@@ -22,7 +22,7 @@ typedef struct sink {
     apr_pool_t *pool;           /* of the answer */
     apr_bucket_brigade *kept;
     apr_size_t len;
-    int too_large, done;
+    int too_large, broken;
     volatile apr_time_t heard;  /* read by the watch */
 } sink;
 
@@ -61,8 +61,8 @@ static apr_status_t sink_filter(ap_filter_t *f, apr_bucket_brigade *bb)
     for (b = APR_BRIGADE_FIRST(bb); b != APR_BRIGADE_SENTINEL(bb); b = APR_BUCKET_NEXT(b)) {
         const char *data;
         apr_size_t len;
-        if (APR_BUCKET_IS_EOS(b))
-            s->done = 1;
+        if (AP_BUCKET_IS_ERROR(b))
+            s->broken = 1;      /* it ended before it was all there */
         if (APR_BUCKET_IS_METADATA(b) || s->too_large)
             continue;
         if ((rv = apr_bucket_read(b, &data, &len, APR_BLOCK_READ)) != APR_SUCCESS)
@@ -118,11 +118,13 @@ static conn_rec *make_connection(const ha_exchange *x, apr_pool_t *p)
 }
 
 /* A member that is spelt ws:// or wss:// for its tunnels speaks http all the same; mod_proxy_wstunnel would make a
- * tunnel of our request. */
+ * tunnel of our request. The paths of members that have one count from their root, as the members see it. */
 static const char *base_of(const proxy_worker *w, apr_pool_t *p)
 {
-    const char *name = w->s->name_ex;
-    return strcmp(w->s->scheme, "ws") == 0 || strcmp(w->s->scheme, "wss") == 0 ? apr_pstrcat(p, "http", name + 2, NULL) : name;
+    const char *name = w->s->name_ex, *host = ap_strstr_c(name, "://");
+    const char *path = host ? ap_strchr_c(host + 3, '/') : NULL;
+    const char *base = path ? apr_pstrmemdup(p, name, (apr_size_t)(path - name)) : name;
+    return strcmp(w->s->scheme, "ws") == 0 || strcmp(w->s->scheme, "wss") == 0 ? apr_pstrcat(p, "http", base + 2, NULL) : base;
 }
 
 static request_rec *make_request(const ha_exchange *x, conn_rec *c, apr_pool_t *p)
@@ -179,7 +181,8 @@ static ap_filter_t *end_of_chain(ap_filter_rec_t *rec, void *ctx, request_rec *r
     return f;
 }
 
-apr_status_t ha_exchange_run(ha_exchange *x, apr_pool_t *parent)
+/* status: mod_proxy's. APR_SUCCESS with x->status: the member's answer. */
+static apr_status_t run_once(ha_exchange *x, apr_pool_t *parent, int *status)
 {
     apr_status_t rv = APR_EGENERAL;
     apr_pool_t *p;
@@ -189,8 +192,8 @@ apr_status_t ha_exchange_run(ha_exchange *x, apr_pool_t *parent)
     sink s = { 0 };
     ha_blob body = x->body;
     char *url;
+    const char *backup, *missing;
     ha_wait *wait;
-    int status;
 
     x->status = 0;
     x->backup = NULL;
@@ -214,16 +217,17 @@ apr_status_t ha_exchange_run(ha_exchange *x, apr_pool_t *parent)
 
     url = apr_pstrdup(p, r->filename + sizeof "proxy:" - 1);
     wait = ha_hung_enter(p, x->worker, NULL, x->server, x->patience, &s.heard);
-    status = proxy_run_scheme_handler(r, x->worker, x->conf, url, NULL, 0);
+    *status = proxy_run_scheme_handler(r, x->worker, x->conf, url, NULL, 0);
     ha_hung_leave(wait);
-    if (status != OK)
+    if (*status != OK)
         goto leave;             /* refused, timed out, garbled; a member's own error status comes as OK */
-    if (!s.done || (s.too_large && x->max > 0)) {
+    if (s.broken || (s.too_large && x->max > 0)) {
         rv = APR_ENOSPC;
         goto leave;
     }
     x->status = r->status;
-    x->backup = apr_pstrdup(parent, apr_table_get(r->headers_out, HA_FIELD_BACKUP));
+    ha_guard_answer(r->headers_out, &backup, &missing);
+    x->backup = apr_pstrdup(parent, backup);
     if (s.len > 0) {
         char *flat = apr_palloc(parent, s.len);
         apr_size_t len = s.len;
@@ -239,6 +243,18 @@ apr_status_t ha_exchange_run(ha_exchange *x, apr_pool_t *parent)
     rv = APR_SUCCESS;
 leave:
     apr_pool_destroy(p);
+    return rv;
+}
+
+/* These connections are used so seldom that the member may be closing the one that we take. It has seen nothing of the
+ * request then, and twice does no harm. A member that was refused or is deaf is in error by now. */
+apr_status_t ha_exchange_run(ha_exchange *x, apr_pool_t *p)
+{
+    int status = OK;
+    apr_status_t rv = run_once(x, p, &status);
+
+    if (rv == APR_EGENERAL && status != HTTP_GATEWAY_TIME_OUT && !(x->worker->s->status & PROXY_WORKER_IN_ERROR))
+        rv = run_once(x, p, &status);
     return rv;
 }
 

@@ -1,6 +1,7 @@
 /* balancer_guard.c - what must never pass: fields of our protocol from a client, and the path at
  * which members hand out sessions. */
 #include "httpd.h"
+#include "apr_lib.h"
 #include "apr_strings.h"
 #include "http_protocol.h"
 
@@ -8,9 +9,11 @@
 
 #define OURS "Session-"
 
+/* Members that show fields as variables (CGI, PHP, WSGI) cannot tell Session_Restore from Session-Restore. */
 static inline int is_ours(const char *key)
 {
-    return (key[0] == 'S' || key[0] == 's') && strncasecmp(key, OURS, sizeof OURS - 1) == 0;
+    return (key[0] == 'S' || key[0] == 's') && strncasecmp(key, OURS, sizeof OURS - 2) == 0
+           && (key[sizeof OURS - 2] == '-' || key[sizeof OURS - 2] == '_');
 }
 
 /* mod_proxy keeps from the member what a client names in Connection: a client could have its session not
@@ -32,11 +35,45 @@ static void remove_named(apr_table_t *fields, const char *named)
 
 static const char *const the_fields[] = { HA_FIELD_ACCEPT, HA_FIELD_BACKUP, HA_FIELD_FETCH, HA_FIELD_RESTORE, HA_FIELD_MISSING };
 
-static void remove_ours(apr_table_t *fields)
+/* `_` counts as `-`. */
+static int same_name(const char *name, apr_size_t len, const char *ours)
+{
+    apr_size_t i;
+    for (i = 0; i < len && ours[i]; i++) {
+        if (ours[i] == '-' ? name[i] != '-' && name[i] != '_' : apr_tolower(name[i]) != apr_tolower(ours[i]))
+            return 0;
+    }
+    return i == len && !ours[i];
+}
+
+int ha_guard_is_ours(const char *name, apr_size_t len)
 {
     unsigned i;
-    for (i = 0; i < sizeof the_fields / sizeof *the_fields; i++)
-        apr_table_unset(fields, the_fields[i]);
+    for (i = 0; i < sizeof the_fields / sizeof *the_fields; i++) {
+        if (same_name(name, len, the_fields[i]))
+            return 1;
+    }
+    return 0;
+}
+
+static void remove_ours(apr_table_t *fields)
+{
+    const apr_array_header_t *all = apr_table_elts(fields);
+    int i = 0;
+
+    while (i < all->nelts) {
+        const char *key = APR_ARRAY_IDX(all, i, apr_table_entry_t).key;
+        if (is_ours(key) && ha_guard_is_ours(key, strlen(key)))
+            apr_table_unset(fields, key);       /* all of this name: none of them is before i */
+        else
+            i++;
+    }
+}
+
+/* A field in several lines is one, joined by commas (RFC 9110 5.3). */
+static const char *joined(const char *so_far, const char *more, apr_pool_t *p)
+{
+    return so_far ? apr_pstrcat(p, so_far, ", ", more, NULL) : more;
 }
 
 /* Out of a member's answer; backup, missing: what those fields said, or NULL. */
@@ -50,10 +87,10 @@ void ha_guard_answer(apr_table_t *fields, const char **backup, const char **miss
     for (; e < end; e++) {
         if (!is_ours(e->key))
             continue;
-        if (*backup == NULL && strcasecmp(e->key, HA_FIELD_BACKUP) == 0)
-            *backup = e->val;
-        else if (*missing == NULL && strcasecmp(e->key, HA_FIELD_MISSING) == 0)
-            *missing = e->val;
+        if (strcasecmp(e->key, HA_FIELD_BACKUP) == 0)
+            *backup = joined(*backup, e->val, all->pool);
+        else if (strcasecmp(e->key, HA_FIELD_MISSING) == 0)
+            *missing = joined(*missing, e->val, all->pool);
         else
             others = 1;
     }
@@ -63,6 +100,14 @@ void ha_guard_answer(apr_table_t *fields, const char **backup, const char **miss
         apr_table_unset(fields, HA_FIELD_BACKUP);
     if (*missing)
         apr_table_unset(fields, HA_FIELD_MISSING);
+}
+
+/* HTTP/2 passes a member's trailers on, and they are in this table when the end of its answer passes. */
+void ha_guard_trailers(const request_rec *r)
+{
+    const char *backup, *missing;
+    if (!apr_is_empty_table(r->trailers_out))
+        ha_guard_answer(r->trailers_out, &backup, &missing);
 }
 
 /* For every proxied request where SessionHA is off: the member's adapter believes what comes from this httpd. */
@@ -114,18 +159,14 @@ void ha_guard_look(const request_rec *r, const char **cookie, int *body)
         remove_named(r->headers_in, named);
 }
 
-int ha_guard_is_ours(const char *name, apr_size_t len)
+static int is_slash(char c)
 {
-    unsigned i;
-    for (i = 0; i < sizeof the_fields / sizeof *the_fields; i++) {
-        if (len == strlen(the_fields[i]) && ap_cstr_casecmpn(name, the_fields[i], len) == 0)
-            return 1;
-    }
-    return 0;
+    return c == '/' || c == '\\';
 }
 
 /* Servlet containers read /a;x=1/b as /a/b, and take "." and ".." away only after that, so path parameters are left
- * out of the comparison, which runs from the end. Nearly every path has none and differs in its last byte. */
+ * out of the comparison, which runs from the end. Others know no upper case, or take a backslash for a slash. Nearly
+ * every path has no parameter and differs in its last byte. */
 int ha_guard_well_known(const char *path)
 {
     static const char name[] = HA_WELL_KNOWN;
@@ -133,12 +174,12 @@ int ha_guard_well_known(const char *path)
     const char *end = path + strlen(path);
     int up = 0;                                     /* segments that a ".." takes away */
 
-    if (end > path && end[-1] != want[-1] && end[-1] != '/' && strchr(path, ';') == NULL)
+    if (end > path && (end[-1] | 0x20) != want[-1] && !is_slash(end[-1]) && strchr(path, ';') == NULL)
         return 0;
     /* every segment in turn, from the last: cut its parameters, compare what is left */
     while (want > name) {
         const char *start = end, *stop;
-        while (start > path && start[-1] != '/')
+        while (start > path && !is_slash(start[-1]))
             start--;
         stop = memchr(start, ';', (apr_size_t)(end - start));
         if (stop == NULL)
@@ -159,7 +200,7 @@ int ha_guard_well_known(const char *path)
                 continue;
             }
         }
-        while (stop > start && want > name && want[-1] == stop[-1]) {
+        while (stop > start && want > name && want[-1] == apr_tolower(stop[-1])) {
             want--;
             stop--;
         }

@@ -64,7 +64,7 @@ static apr_size_t clean(char *head, apr_size_t len, apr_pool_t *p, apr_table_t *
                 name--;
             drop = ha_guard_is_ours(line, name);
             if (drop)
-                apr_table_setn(said, apr_pstrmemdup(p, line, name), value_of(colon + 1, next, p));
+                apr_table_mergen(said, apr_pstrmemdup(p, line, name), value_of(colon + 1, next, p));
         }
         if (!drop) {
             memmove(out, line, (apr_size_t)(next - line));

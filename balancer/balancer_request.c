@@ -17,6 +17,7 @@
 APLOG_USE_MODULE(session_ha);
 
 static ha_table *the_table;     /* this process's view of the shared one */
+static int in_use;              /* SessionHA is On somewhere */
 
 ha_table *ha_request_table(void)
 {
@@ -26,6 +27,7 @@ ha_table *ha_request_table(void)
 void ha_request_child(ha_table *table)
 {
     the_table = table;
+    in_use = ha_config_in_use();
 }
 
 const ha_session *ha_request_session(ha_request *q)
@@ -204,6 +206,18 @@ static int choose(ha_request *q, request_rec *r, char **url, apr_time_t now)
     return status;
 }
 
+/* No request of ours, but where SessionHA is in use its member may be one of ours all the same: reached by a URL that is
+ * left out, or through another balancer. */
+static HA_APART int pass_by(request_rec *r, const char *url)
+{
+    if (r->proxyreq != PROXYREQ_REVERSE)
+        return DECLINED;
+    if (ha_guard_well_known(r->uri) || ha_guard_well_known(url))
+        return HTTP_NOT_FOUND;
+    ha_response_sieve(r);
+    return DECLINED;
+}
+
 static HA_APART int first_attempt(proxy_balancer **balancer, request_rec *r, proxy_server_conf *conf, char **url)
 {
     ha_request *q;
@@ -211,7 +225,7 @@ static HA_APART int first_attempt(proxy_balancer **balancer, request_rec *r, pro
     /* mod_proxy_balancer takes the balancer it is given, as on a second attempt */
     if ((*balancer = balancer_of(r, conf, *url)) == NULL) {
         ha_guard_client(r);
-        return DECLINED;
+        return pass_by(r, *url);
     }
     if (ha_guard_well_known(r->uri) || ha_guard_well_known(*url))
         return HTTP_NOT_FOUND;
@@ -244,7 +258,7 @@ static int ha_pre_request(proxy_worker **worker, proxy_balancer **balancer, requ
     if (ha_config_on(cfg) && the_table)     /* no table: this child could not start, the log says why */
         return first_attempt(balancer, r, conf, url);
     ha_guard_client(r);
-    return DECLINED;
+    return in_use ? pass_by(r, *url) : DECLINED;
 }
 
 /* ---- out ---------------------------------------------------------------------- */

@@ -159,6 +159,7 @@ void ha_request_finish(ha_request *q, request_rec *r);
 /* Fields of our protocol, out of what a client sent and out of a member's answer. */
 void ha_guard_client(const request_rec *r);
 void ha_guard_answer(apr_table_t *fields, const char **backup, const char **missing);
+void ha_guard_trailers(const request_rec *r);       /* the same for what comes behind the answer, at its end */
 /* As ha_guard_client(), and cookie: its first Cookie field, or NULL; body: does one follow? */
 void ha_guard_look(const request_rec *r, const char **cookie, int *body);
 int  ha_guard_is_ours(const char *name, apr_size_t len);
@@ -166,6 +167,8 @@ int  ha_guard_well_known(const char *path);         /* 1: refuse */
 void ha_attempt_hooks(apr_pool_t *p);
 void ha_response_hooks(apr_pool_t *p);
 void ha_response_insert(ha_request *q, request_rec *r);
+/* Only takes our fields out: of the answer to a request that is not ours. */
+void ha_response_sieve(request_rec *r);
 /* Takes our fields out of the answer and acts on them; also for answers that met no filter. */
 void ha_response_take(ha_request *q, request_rec *r);
 /* The same for the head of a tunnel, which said this of ours. */

@@ -13,7 +13,7 @@
 
 APLOG_USE_MODULE(session_ha);
 
-static ap_filter_rec_t *the_filter;
+static ap_filter_rec_t *the_filter, *the_sieve;
 
 /* ---- one backup, on the request's thread or on one of ours --------------------------- */
 
@@ -69,11 +69,16 @@ static const char *fetch(backup_job *job, apr_pool_t *p)
         return "the member did not answer the fetch";
     if (job->x.status != 200 || job->x.backup == NULL)
         return apr_psprintf(p, "the member answered the fetch with %d", job->x.status);
-    if (ha_field_parse_backup(job->x.backup, p, &field, &why) != APR_SUCCESS || field.gone)
+    if (ha_field_parse_fetched(job->x.backup, p, &field, &why) != APR_SUCCESS || field.gone)
         return why ? why : "the member fetched from has no session";
-    if (strcmp(field.id, job->id) != 0)
+    if (field.id && strcmp(field.id, job->id) != 0)
         return "the member answered the fetch with another session";
-    job->record.version = field.version;    /* it may have moved on since */
+    if (field.size >= 0 && (apr_size_t)field.size != job->x.answer.len)
+        return apr_psprintf(p, "the member fetched from said %" APR_INT64_T_FMT " bytes and sent %" APR_SIZE_T_FMT, field.size,
+                            job->x.answer.len);
+    if (field.version.epoch)
+        job->record.version.epoch = field.version.epoch;    /* it may have moved on since */
+    job->record.version.seq = field.version.seq;
     job->record.state = job->x.answer;
     return NULL;
 }
@@ -262,6 +267,11 @@ void ha_response_tunnel(ha_request *q, request_rec *r, int status, const apr_tab
     }
 }
 
+static int is_end(const apr_bucket_brigade *bb)
+{
+    return !APR_BRIGADE_EMPTY(bb) && APR_BUCKET_IS_EOS(APR_BRIGADE_LAST(bb));
+}
+
 static apr_status_t ha_response_filter(ap_filter_t *f, apr_bucket_brigade *bb)
 {
     ha_request *q = f->ctx;
@@ -277,8 +287,10 @@ static apr_status_t ha_response_filter(ap_filter_t *f, apr_bucket_brigade *bb)
     }
     if (q->slow)
         ha_request_finish(q, f->r);     /* the body may take its time */
-    if (!q->watched)
+    if (is_end(bb)) {
+        ha_guard_trailers(f->r);
         ap_remove_output_filter(f);
+    }
     return ap_pass_brigade(f->next, bb);
 }
 
@@ -298,8 +310,34 @@ void ha_response_insert(ha_request *q, request_rec *r)
     q->filtered = 1;
 }
 
+static apr_status_t sieve_filter(ap_filter_t *f, apr_bucket_brigade *bb)
+{
+    const char *backup, *missing;
+
+    if (f->ctx == NULL) {
+        f->ctx = f;             /* once */
+        ha_guard_answer(f->r->headers_out, &backup, &missing);
+    }
+    if (is_end(bb)) {
+        ha_guard_trailers(f->r);
+        ap_remove_output_filter(f);
+    }
+    return ap_pass_brigade(f->next, bb);
+}
+
+void ha_response_sieve(request_rec *r)
+{
+    const ap_filter_t *f;
+    for (f = r->output_filters; f; f = f->next) {
+        if (f->frec == the_sieve)
+            return;             /* a second attempt */
+    }
+    ap_add_output_filter_handle(the_sieve, NULL, r, r->connection);
+}
+
 void ha_response_hooks(apr_pool_t *p)
 {
     /* before every resource filter: whoever looks at the headers must not find ours */
     the_filter = ap_register_output_filter("SESSION_HA", ha_response_filter, NULL, AP_FTYPE_RESOURCE - 1);
+    the_sieve = ap_register_output_filter("SESSION_HA_SIEVE", sieve_filter, NULL, AP_FTYPE_RESOURCE - 1);
 }

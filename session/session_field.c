@@ -378,6 +378,19 @@ static int is_backup_path(const char *at)
     return !strstr(at, "/./") && !strstr(at, "/../");
 }
 
+/* RFC 9651 asks that base64 is taken without its padding, too; who gets the state may be stricter. 0: no base64
+ * is so long. */
+static int add_padding(ha_blob *state, apr_pool_t *p)
+{
+    const apr_size_t over = state->len % 4;
+
+    if (over > 1) {
+        state->data = apr_pstrcat(p, apr_pstrmemdup(p, state->data, state->len), over == 2 ? "==" : "=", NULL);
+        state->len += 4 - over;
+    }
+    return over != 1;
+}
+
 /* -1 for what is not given. 0: not an integer, or not from low to high. */
 static int number_of(const struct item *item, apr_int64_t low, apr_int64_t high, apr_int64_t *out)
 {
@@ -392,7 +405,8 @@ static int number_of(const struct item *item, apr_int64_t low, apr_int64_t high,
 
 #define NUMBER_MAX APR_INT64_C(999999999999999)
 
-apr_status_t ha_field_parse_backup(const char *value, apr_pool_t *p, ha_field_backup *out, const char **why)
+/* fetched: the state came as a body, and the field has to say no more than how new it is. */
+static apr_status_t parse_backup(const char *value, int fetched, apr_pool_t *p, ha_field_backup *out, const char **why)
 {
     struct item items[KEYS + 1];
     apr_int64_t epoch, seq;
@@ -403,7 +417,7 @@ apr_status_t ha_field_parse_backup(const char *value, apr_pool_t *p, ha_field_ba
     out->ttl = out->size = -1;
     if (read_dictionary(value, items) != APR_SUCCESS)
         wrong = "not a dictionary after RFC 9651";
-    else if (!(out->id = id_of(&items[KEY_ID], p)))
+    else if (!(out->id = id_of(&items[KEY_ID], p)) && (!fetched || items[KEY_ID].type != NOT_THERE))
         wrong = "id missing or malformed";
     else if (items[KEY_WAS].type != NOT_THERE && !(out->was = id_of(&items[KEY_WAS], p)))
         wrong = "was malformed";
@@ -415,23 +429,29 @@ apr_status_t ha_field_parse_backup(const char *value, apr_pool_t *p, ha_field_ba
         wrong = "epoch is not an integer of 1 or more";
     else if (!number_of(&items[KEY_SEQ], 0, NUMBER_MAX, &seq))
         wrong = "seq is not an integer of 0 or more";
-    else if (!number_of(&items[KEY_TTL], 1, APR_INT32_MAX, &out->ttl))
-        wrong = "ttl is not an integer of 1 to 2147483647";
+    else if (!number_of(&items[KEY_TTL], -NUMBER_MAX, NUMBER_MAX, &out->ttl))
+        wrong = "ttl is not an integer";
     else if (!number_of(&items[KEY_SIZE], 0, NUMBER_MAX, &out->size))
         wrong = "size is not an integer of 0 or more";
     if (wrong)
         goto leave;
 
+    if (out->ttl < 1)
+        out->ttl = -1;          /* a member's way to say "without an end": as if it had said nothing */
+    else if (out->ttl > HA_TTL_MAX)
+        out->ttl = HA_TTL_MAX;
     out->gone = items[KEY_GONE].type == BOOLEAN && items[KEY_GONE].number;
     if (items[KEY_STATE].type == BYTES) {
         out->state.data = items[KEY_STATE].text;
         out->state.len = items[KEY_STATE].len;
     }
     kinds = out->gone + (out->size >= 0) + (out->state.data != NULL);
-    if (kinds != 1)
+    if (kinds > 1 || (kinds == 0 && !fetched))
         wrong = kinds ? "more than one of gone, state and size" : "none of gone, state and size";
-    else if (!out->gone && (epoch < 0 || seq < 0))
+    else if (!out->gone && ((epoch < 0 && !fetched) || seq < 0))
         wrong = "epoch or seq missing";
+    else if (out->state.data && !add_padding(&out->state, p))
+        wrong = "state is not base64";
     else if (items[KEY_AT].type != NOT_THERE) {
         if (items[KEY_AT].type != STRING || items[KEY_AT].len > 2 * HA_AT_MAX
             || !is_backup_path(out->at = unescape(&items[KEY_AT], p)))
@@ -449,6 +469,16 @@ leave:
     out->ttl = out->size = -1;
     *why = wrong;
     return APR_EINVAL;
+}
+
+apr_status_t ha_field_parse_backup(const char *value, apr_pool_t *p, ha_field_backup *out, const char **why)
+{
+    return parse_backup(value, 0, p, out, why);
+}
+
+apr_status_t ha_field_parse_fetched(const char *value, apr_pool_t *p, ha_field_backup *out, const char **why)
+{
+    return parse_backup(value, 1, p, out, why);
 }
 
 apr_status_t ha_field_parse_missing(const char *value, apr_pool_t *p, const char **id)

@@ -13,15 +13,19 @@ typedef struct ha_field_backup {            /* Session-Backup, from a member */
     const char *at;             /* NULL, or a path: '/', no '//' first, ends in HA_WELL_KNOWN, no control bytes, query, fragment,
                                  * path parameter or dot segment, <= HA_AT_MAX */
     ha_version  version;        /* epoch >= 1; seq >= 0. With gone only, either may be 0: not given */
-    apr_int64_t ttl;            /* seconds, 1 to 2^31-1; -1: not given */
+    apr_int64_t ttl;            /* seconds, 1 to HA_TTL_MAX; -1: not given */
     apr_int64_t size;           /* bytes of a state to be fetched; -1: not given */
-    ha_blob     state;          /* base64 text as received (between the colons), pointing into the value; data NULL: none */
+    ha_blob     state;          /* base64 text as received (between the colons), pointing into the value or, where padding was missing, the pool; data
+                                 * NULL: none */
     int gone;                   /* logged out or expired */
 } ha_field_backup;
 
 /* value: the field's value, NUL-terminated; it must outlive out->state. Valid only with an id and
  * exactly one of: gone; state; size; the last two with epoch and seq. state is only cut out, not looked at. APR_EINVAL and why (static text) otherwise. */
 apr_status_t ha_field_parse_backup(const char *value, apr_pool_t *p, ha_field_backup *out, const char **why);
+
+/* The one that comes with a fetched state: seq is all that must be there. id NULL, epoch 0, size -1: not given. */
+apr_status_t ha_field_parse_fetched(const char *value, apr_pool_t *p, ha_field_backup *out, const char **why);
 
 /* Session-Missing: id="...": the id, in the pool. APR_EINVAL. */
 apr_status_t ha_field_parse_missing(const char *value, apr_pool_t *p, const char **id);

@@ -27,6 +27,8 @@ sub member {
         my ($method, $uri, $head) = @_;
         my $out = join '', "member=$route\n", "$method $uri\n", map { "< $_: $head->{$_}\n" } sort keys %$head;
         my ($what) = $uri =~ /say=(\w+)/;
+        return \"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nTrailer: Session-Backup\r\n\r\n3\r\nyes\r\n0\r\n${echo_fields}X-Behind: it\r\n\r\n"
+            if ($what // '') eq 'trailers';
         return (200, [], $out) unless $what;
         my @more = $echo_fields =~ /([^\r\n]+)/g;
         return (302, [@more, 'Location: /elsewhere'], '') if $what eq 'redirect';
@@ -58,7 +60,7 @@ my $httpd = Daemon->httpd($port, join "\n", "SessionHAStore lmdb:$dir/store", "S
     balancer(on => 'SessionHA On'), balancer(off => 'SessionHA Off'),
     balancer(native => "SessionHA On\n  SessionHABackup native\n  SessionHANative none"),
     balancer(override => "SessionHA On\n  ProxyErrorOverride On"),
-    qq(<Location "/on/ignored">\n  SessionHAIgnore .*\n</Location>),
+    qq(<Location "/on/ignored">\n  SessionHAIgnore .*\n</Location>), qq(<Location "/on/off">\n  SessionHA Off\n</Location>), 'Protocols h2c http/1.1',
     qq(ProxyPass "/plain/" "http://127.0.0.1:$member{r1}{port}/"),
     qq(ProxyPass "/nocanon/" "balancer://on/" nocanon),
     "RewriteEngine On", qq(RewriteRule ^/rewritten/(.*) balancer://on/\$1 [P]),
@@ -68,10 +70,11 @@ my $status = sub { JSON::PP::decode_json($front->get('/session-ha-status?format=
 
 # fields of the protocol in a request, however they are spelled
 {
-    my @spelled = map { ($_, lc, uc, join '-', map { lcfirst uc } split /-/) } @ours;
+    # members that show fields as variables cannot tell _ from -
+    my @spelled = map { ($_, lc, uc, tr/-/_/r, s/-/_/r, (join '-', map { lcfirst uc } split /-/)) } @ours;
     for my $where (qw(on off native override on/ignored plain nocanon rewritten)) {
         my $r = $front->get("/$where/x", cookie => 'JSESSIONID=ABC.r1', head => [map { qq($_: id="ABC", none) } @spelled, reverse @spelled]);
-        my @seen = grep { !/^session-backup-accept: v=1, inline=\d+$/ } $r->{body} =~ /^< (session-.*)$/mg;
+        my @seen = grep { !/^session-backup-accept: v=1, inline=\d+$/ } $r->{body} =~ /^< (session[-_].*)$/mg;
         is_deeply [$r->{status}, \@seen], [200, []], "/$where/: no field of the protocol passes to the member";
         my $accept = $where =~ m{^(?:off|native|on/ignored|plain)$} ? 0 : 1;
         is scalar(() = $r->{body} =~ /^< session-backup-accept: v=1, inline=\d+$/mg), $accept, $accept ? '... but our own' : '... and none of ours';
@@ -87,7 +90,7 @@ my $status = sub { JSON::PP::decode_json($front->get('/session-ha-status?format=
 }
 
 # and in an answer
-for my $where (qw(on native override on/ignored nocanon rewritten)) {
+for my $where (qw(on off native override on/ignored on/off plain nocanon rewritten)) {
     for my $say (qw(200 304 404 425 500 503 redirect)) {
         for my $method ($say eq '200' || $say eq '500' ? qw(GET HEAD) : 'GET') {
             my $r = $front->get("/$where/x?say=$say", method => $method, cookie => 'JSESSIONID=ABC.r1');
@@ -98,6 +101,15 @@ for my $where (qw(on native override on/ignored nocanon rewritten)) {
 }
 is $front->get('/override/x?say=500')->{body}, 'our own page', 'ProxyErrorOverride: the page is ours';
 
+# fields behind an answer: HTTP/2 passes them on
+for my $where (qw(on off native on/off plain)) {
+    my $url = "http://127.0.0.1:$port/$where/x?say=trailers";
+    my $said = qx(curl -s -i -m 20 --http2-prior-knowledge -H "TE: trailers" -b JSESSIONID=ABC.r1 "$url");
+    like $said, qr/\AHTTP\/2 200.*yes\s*x-behind: it/ims, "/$where/: trailers pass";
+    unlike $said, qr/session-/i, '... but ours';
+    unlike $front->get("/$where/x?say=trailers", cookie => 'JSESSIONID=ABC.r1')->{body}, qr/session-/i, '... nor over HTTP/1.1';
+}
+
 # the path at which members hand out sessions
 {
     my @spellings = ('/.well-known/session-backup', '/shop/.well-known/session-backup', '/%2ewell-known/session-backup', '/.well-known/%73ession-backup',
@@ -106,8 +118,9 @@ is $front->get('/override/x?say=500')->{body}, 'our own page', 'ProxyErrorOverri
         '/.well-known;a=b/session-backup', '/.well-known/session-backup;jsessionid=ABC.r1', '/.well-known;/;/session-backup;',
         '/.well-known/session-backup/;x', '/.well-known/session-backup?x=1', '/.well-known/session-backup?', '/.well-known/session-backup;x?a/b',
         '/.well-known/x/..;/session-backup', '/.well-known/.;/session-backup', '/.well-known/session-backup/.;a', '/.well-known/x;y/..;z/session-backup;',
-        '/.well-known/a/b/..;/..;/session-backup', '/x/..;/.well-known/session-backup', '/.well-known/session-backup/x/..;');
-    for my $where (qw(on native nocanon rewritten)) {
+        '/.well-known/a/b/..;/..;/session-backup', '/x/..;/.well-known/session-backup', '/.well-known/session-backup/x/..;',
+        '/.Well-Known/Session-Backup', '/.WELL-KNOWN/SESSION-BACKUP/', '/.well-known%5csession-backup', '/.well-known/session-backup%5c');
+    for my $where (qw(on off native on/off plain nocanon rewritten)) {
         my @reached = grep { $front->get("/$where$_")->{status} != 404 } @spellings;
         is_deeply \@reached, [], "/$where/: the well-known path is 404 in all its spellings";
     }

@@ -65,12 +65,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         HOLDS(!!b.gone + (b.size >= 0) + (b.state.data != NULL) == 1);
         HOLDS(b.gone || b.version.epoch >= 1);
         HOLDS(b.version.epoch <= 999999999999999 && b.version.seq <= 999999999999999 && b.size <= 999999999999999);
-        HOLDS(b.ttl == -1 || (b.ttl >= 1 && b.ttl <= 0x7fffffff));
+        HOLDS(b.ttl == -1 || (b.ttl >= 1 && b.ttl <= HA_TTL_MAX));
         if (b.at)
             check_path(b.at);
         if (b.state.data) {
             const char *state = b.state.data;
-            HOLDS(state > value && state + b.state.len < value + strlen(value) && state[-1] == ':' && state[b.state.len] == ':');
+            if (state > value && state < value + strlen(value))
+                HOLDS(state + b.state.len < value + strlen(value) && state[-1] == ':' && state[b.state.len] == ':');
+            else
+                HOLDS(state[b.state.len - 1] == '=' && state[b.state.len] == '\0');
+            HOLDS(b.state.len % 4 == 0);
             check_base64(&b.state, p);
         }
         check_written(&b, p);

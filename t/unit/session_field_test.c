@@ -88,12 +88,19 @@ static void check_backup(apr_pool_t *p)
         { "id=\"ABC\", gone=?0, epoch=1, seq=2, size=0", "ABC", 1, 2, -1, 0, NULL, 0, NULL, NULL },
         { "state=:AAAA:;x=1,seq=7,epoch=1,id=\"s:a.b\";v=\"1\"", "s:a.b", 1, 7, -1, -1, "AAAA", 0, NULL, NULL },
         { "id=\"ABC\", epoch=999999999999999, seq=999999999999999, ttl=2147483647, size=999999999999999",
-          "ABC", 999999999999999, 999999999999999, 2147483647, 999999999999999, NULL, 0, NULL, NULL },
+          "ABC", 999999999999999, 999999999999999, HA_TTL_MAX, 999999999999999, NULL, 0, NULL, NULL },
+        /* a life without an end is a member's own idea of it */
+        { "id=\"ABC\", epoch=1, seq=1, size=4, ttl=0", "ABC", 1, 1, -1, 4, NULL, 0, NULL, NULL },
+        { "id=\"ABC\", epoch=1, seq=1, size=4, ttl=-1", "ABC", 1, 1, -1, 4, NULL, 0, NULL, NULL },
+        { "id=\"ABC\", epoch=1, seq=1, size=4, ttl=1", "ABC", 1, 1, 1, 4, NULL, 0, NULL, NULL },
+        { "id=\"ABC\", epoch=1, seq=1, size=4, ttl=999999999999999", "ABC", 1, 1, HA_TTL_MAX, 4, NULL, 0, NULL, NULL },
         /* the last of a key counts, whatever the first was */
         { "id=5, id=\"A\", id=\"ABC\", epoch=1, seq=1, seq=2, state=:AA:, state=:BBBB:", "ABC", 1, 2, -1, -1, "BBBB", 0, NULL, NULL },
+        { "id=\"ABC\", epoch=1, seq=1, state=:AAAAAA:", "ABC", 1, 1, -1, -1, "AAAAAA==", 0, NULL, NULL },
+        { "id=\"ABC\", epoch=1, seq=1, state=:AAA:, ttl=5", "ABC", 1, 1, 5, -1, "AAA=", 0, NULL, NULL },
         { "id=\"ABC\", gone, gone=?0, epoch=1, seq=1, size=4", "ABC", 1, 1, -1, 4, NULL, 0, NULL, NULL },
         /* not looked at here: ha_field_base64_check does */
-        { "id=\"ABC\", epoch=1, seq=1, state=:not base64:", "ABC", 1, 1, -1, -1, "not base64", 0, NULL, NULL },
+        { "id=\"ABC\", epoch=1, seq=1, state=:no base64, not:", "ABC", 1, 1, -1, -1, "no base64, not==", 0, NULL, NULL },
         { "id=\"ABC\", epoch=1, seq=1, size=4, at=\"/.well-known/session-backup\"", "ABC", 1, 1, -1, 4, NULL, 0, NULL, HA_WELL_KNOWN },
         { "id=\"ABC\", epoch=1, seq=1, size=4, at=\"/my%20shop/%C3%a4/a=b/\\\"/.well-known/session-backup\"",
           "ABC", 1, 1, -1, 4, NULL, 0, NULL, "/my%20shop/%C3%a4/a=b/\"/.well-known/session-backup" },
@@ -114,7 +121,7 @@ static void check_backup(apr_pool_t *p)
         "id=\"ABC\", epoch=1, seq=-1, size=4", "id=\"ABC\", epoch=1.0, seq=1, size=4", "id=\"ABC\", epoch=\"1\", seq=1, size=4", "id=\"ABC\", epoch, seq=1, size=4",
         "id=\"ABC\", epoch=1000000000000000, seq=1, size=4", "id=\"ABC\", epoch=0, gone", "id=\"ABC\", epoch=@1, seq=1, size=4",
         /* ttl, size, state */
-        "id=\"ABC\", epoch=1, seq=1, size=4, ttl=0", "id=\"ABC\", epoch=1, seq=1, size=4, ttl=-1", "id=\"ABC\", epoch=1, seq=1, size=4, ttl=2147483648",
+        "id=\"ABC\", epoch=1, seq=1, size=4, ttl=1000000000000000", "id=\"ABC\", epoch=1, seq=1, size=4, ttl=1.5", "id=\"ABC\", epoch=1, seq=1, state=:AAAAA:",
         "id=\"ABC\", epoch=1, seq=1, size=4, ttl", "id=\"ABC\", epoch=1, seq=1, size=-1", "id=\"ABC\", epoch=1, seq=1, size", "id=\"ABC\", epoch=1, seq=1, size=?1",
         "id=\"ABC\", epoch=1, seq=1, state=\"AAAA\"", "id=\"ABC\", epoch=1, seq=1, state=AAAA", "id=\"ABC\", epoch=1, seq=1, state=:AAAA", "id=\"ABC\", epoch=1, seq=1, state",
         "id=\"ABC\", epoch=1, seq=1, state=:AAAA:AAAA:",
@@ -131,10 +138,20 @@ static void check_backup(apr_pool_t *p)
         "/a%23/.well-known/session-backup", "/a%00/.well-known/session-backup", "/a%0d%0a/.well-known/session-backup", "/a%7f/.well-known/session-backup",
         "/a%252e/.well-known/session-backup", "/a%/.well-known/session-backup", "/a%2/.well-known/session-backup", "/a%zz/.well-known/session-backup"
     };
+    /* seq 0: refused */
+    static const struct { const char *value; apr_uint64_t epoch, seq; } fetched[] = {
+        { "seq=19", 0, 19 }, { "id=\"ABC\", seq=19", 0, 19 }, { "id=\"ABC\", epoch=3, seq=19", 3, 19 }, { "id=\"ABC\", epoch=3, seq=19, ttl=9, size=4, new", 3, 19 },
+        { "", 0, 0 }, { "id=\"ABC\", epoch=3", 0, 0 }, { "id=5, seq=19", 0, 0 }, { "epoch=0, seq=19", 0, 0 }, { "seq=19, size=-1", 0, 0 }, { "seq=x", 0, 0 },
+    };
     ha_field_backup b;
     const char *why, *text;
     apr_size_t i;
 
+    for (i = 0; i < sizeof(fetched) / sizeof(fetched[0]); i++) {
+        apr_status_t rv = ha_field_parse_fetched(fetched[i].value, p, &b, &why);
+        ok(fetched[i].seq ? rv == APR_SUCCESS && b.version.epoch == fetched[i].epoch && b.version.seq == fetched[i].seq : rv == APR_EINVAL,
+           "with a fetched state: %s", fetched[i].value);
+    }
     for (i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         apr_status_t rv = ha_field_parse_backup(good[i].value, p, &b, &why);
         ok(rv == APR_SUCCESS && strcmp(b.id, good[i].id) == 0 && b.version.epoch == good[i].epoch && b.version.seq == good[i].seq && b.ttl == good[i].ttl
