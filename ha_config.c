@@ -74,9 +74,6 @@ static const word drain_words[] = {
 static const word failback_words[] = {
     { "stay", 0 }, { "home", 1 }, { NULL }
 };
-static const word native_words[] = {
-    { "none", 0 }, { NULL }
-};
 
 static const char *parse_word(cmd_parms *cmd, const word *words, const char *arg, int *value)
 {
@@ -242,12 +239,9 @@ static const char *set_backup(cmd_parms *cmd, void *dir, const char *arg)
 
 static const char *set_native(cmd_parms *cmd, void *dir, const char *arg)
 {
-    int value;
-    const char *wrong = parse_word(cmd, native_words, arg, &value);
+    const char *wrong = ha_native_parse(&section_of(cmd, dir)->native, arg, cmd->pool);
 
-    if (!wrong)
-        section_of(cmd, dir)->native = native_words[value].name;
-    return wrong;
+    return wrong ? apr_psprintf(cmd->pool, "%s: %s", cmd->cmd->name, wrong) : NULL;
 }
 
 static const char *set_id(cmd_parms *cmd, void *dir, int argc, char *const argv[])
@@ -452,7 +446,7 @@ const command_rec ha_config_commands[] = {
     AP_INIT_TAKE1("SessionHAStoreTimeout", set_store_timeout, NULL, ANYWHERE,
                   "deadline of one store operation: 1ms to 60s (100ms)"),
     AP_INIT_TAKE1("SessionHABackup", set_backup, NULL, ANYWHERE, "sync, async, native or off (sync)"),
-    AP_INIT_TAKE1("SessionHANative", set_native, NULL, ANYWHERE, "where the application keeps its sessions: none (none)"),
+    AP_INIT_TAKE1("SessionHANative", set_native, NULL, ANYWHERE, "where the application keeps its sessions: a preset, a template with %{id}, or none (none)"),
     AP_INIT_TAKE_ARGV("SessionHAId", set_id, NULL, ANYWHERE, "cookie=NAME, path=NAME, header=NAME"),
     AP_INIT_TAKE1("SessionHATTL", set_ttl, NULL, ANYWHERE,
                   "life of a backup if the member does not say: 1s to 8760h (1800s)"),
@@ -615,6 +609,11 @@ ha_on_missing ha_config_on_missing(const ha_config *c)
 apr_interval_time_t ha_config_store_timeout(const ha_config *c)
 {
     return c->store_timeout;
+}
+
+const ha_native *ha_config_native(const ha_config *c)
+{
+    return c->backup == HA_NATIVE_BACKUP && c->native && ha_native_is_somewhere(c->native) ? c->native : NULL;
 }
 
 ha_store *ha_config_store(const ha_config *c)

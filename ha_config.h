@@ -9,6 +9,7 @@
 #include "httpd.h"
 #include "http_config.h"
 #include "mod_session_ha.h"
+#include "session/session_native.h"
 #include "session/session_seal.h"
 #include "store/store.h"
 
@@ -47,7 +48,7 @@ typedef struct ha_config {
     int copies;                     /* SessionHACopies */
     apr_interval_time_t store_timeout;
     int backup;                     /* ha_backup_mode */
-    const char *native;             /* "none" */
+    const ha_native *native;        /* SessionHANative; each directive has its own */
     const char *id_cookie, *id_path, *id_header;    /* SessionHAId; all NULL: the balancer's stickysession */
     int ttl;                        /* seconds */
     apr_int64_t max_size;           /* bytes */
@@ -88,6 +89,7 @@ ha_retry ha_config_retry(const ha_config *);
 apr_interval_time_t ha_config_member_timeout(const ha_config *);    /* 0: off */
 int ha_config_retry_max(const ha_config *);
 apr_int64_t ha_config_retry_body(const ha_config *);
+const ha_native *ha_config_native(const ha_config *);   /* where the application keeps its sessions; NULL: not to be asked */
 ha_store *ha_config_store(const ha_config *);       /* NULL only with SessionHA Off or SessionHABackup off */
 const ha_secret *ha_config_secret(const ha_config *);
 int ha_config_ignores(const ha_config *, const char *uri);  /* does a SessionHAIgnore match? */

@@ -43,7 +43,7 @@ static apr_array_header_t *all_merges(const ha_written *w, server_rec *main_serv
             for (known = 0; known < all->nelts; known++) {
                 const ha_config *other = APR_ARRAY_IDX(all, known, ha_config *);
                 if (other->enabled == c->enabled
-                    && (other->backup == HA_NO_BACKUP) == (c->backup == HA_NO_BACKUP)
+                    && other->backup == c->backup && other->native == c->native
                     && other->copies == c->copies && other->place == c->place
                     && other->secret_line == c->secret_line)
                     break;
@@ -117,6 +117,27 @@ static const char *read_secret(ha_secret_line *line, int made, apr_pool_t *pconf
     return wrong;
 }
 
+/* Sections are merged here in orders that no request meets, so a SessionHANative need not make sense in all that it
+ * counts in; but in one of them, or it is a mistake. */
+static const char *wrong_native(const ha_native *native, const apr_array_header_t *all, apr_pool_t *p)
+{
+    const char *wrong = NULL, *why;
+    int i;
+
+    for (i = 0; i < all->nelts; i++) {
+        const ha_config *c = APR_ARRAY_IDX(all, i, ha_config *);
+
+        if (!is_on(c) || c->native != native)
+            continue;
+        if (c->backup != HA_NATIVE_BACKUP)
+            why = wrong ? wrong : "needs SessionHABackup native";
+        else if ((why = ha_native_fits(native, ha_config_store(c), p)) == NULL)
+            return NULL;
+        wrong = why;
+    }
+    return wrong;
+}
+
 apr_status_t ha_config_settle(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *s)
 {
     ha_written *w = ha_config_written(pconf);
@@ -124,6 +145,7 @@ apr_status_t ha_config_settle(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *
     ha_secret_line *default_secret = APR_ARRAY_IDX(w->secrets, 0, ha_secret_line *);
     const char *dir = NULL, *wrong;
     int root = geteuid() == 0;
+    apr_array_header_t *merged = apr_array_make(ptemp, 8, sizeof(ha_config *));
     server_rec *vhost;
     int i;
 
@@ -161,6 +183,15 @@ apr_status_t ha_config_settle(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *
                 ap_log_error(APLOG_MARK, APLOG_EMERG, 0, vhost, "SessionHASecret: %s", wrong);
                 return APR_EGENERAL;
             }
+        }
+        apr_array_cat(merged, all);
+    }
+    for (i = 0; i < w->sections->nelts; i++) {
+        const ha_config *c = APR_ARRAY_IDX(w->sections, i, ha_config *);
+
+        if (c->native && ha_native_is_somewhere(c->native) && (wrong = wrong_native(c->native, merged, ptemp)) != NULL) {
+            ap_log_error(APLOG_MARK, APLOG_EMERG, 0, c->server, "SessionHANative: %s", wrong);
+            return APR_EGENERAL;
         }
     }
     return APR_SUCCESS;

@@ -60,6 +60,21 @@ typedef struct ha_memory {
     apr_uint64_t evicted;       /* values it has thrown away in this life, to make room for others */
 } ha_memory;
 
+/* ---- what an application calls a session that it keeps itself (SessionHANative) ---- */
+
+typedef enum { HA_NAME_NONE, HA_NAME_KEY, HA_NAME_FILE, HA_NAME_SELECT } ha_name_kind;
+
+#define HA_NAMES_MAX     2      /* names that one application may use for the same session */
+#define HA_NAME_ARGS_MAX 8
+
+typedef struct ha_name {
+    const char *text;           /* a key; a file, from the node's directory unless it begins with '/'; or a SELECT that finds a
+                                 * row, with %s in the place of each argument and %% for each other % */
+    apr_size_t  least;          /* a key's value or a file with less bytes than these is no session */
+    int         nargs;          /* a SELECT's: bound, never part of the text */
+    const char *args[HA_NAME_ARGS_MAX];
+} ha_name;
+
 /* ---- a store's node, as a provider sees it -------------------------------- */
 
 /* Three answers, never mixed up:
@@ -96,6 +111,10 @@ typedef struct ha_store_provider {
     apr_status_t (*remove)(ha_node *, ha_call *, const char *key);      /* absent is success */
     apr_status_t (*touch)(ha_node *, ha_call *, const char *key, apr_time_t expires); /* optional */
     apr_status_t (*sweep)(ha_node *, ha_call *, apr_time_t now);        /* optional: remove what expired */
+    /* optional: is anything of the application's own there? As get, but its bytes are nobody's business, and what broke
+     * is told without the name. */
+    apr_status_t (*has)(ha_node *, ha_call *, const ha_name *);
+    ha_name_kind names;                     /* with has: what applications call their sessions here */
     apr_status_t (*probe)(ha_node *, ha_call *);    /* is the node well? on a socket of its own, bounded by itself */
     apr_status_t (*recall)(ha_node *, ha_call *, ha_memory *out);   /* optional, for nodes that can forget; as probe */
 } ha_store_provider;

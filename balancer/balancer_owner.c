@@ -9,7 +9,8 @@
  *     the store cannot say                             -> this httpd's own word, and a choice that every httpd makes alike
  *
  * In capture mode the gate opens when the member has the session; in native mode when the first request
- * has been answered, because the applications' own takeovers race.
+ * has been answered, because the applications' own takeovers race. Beside the claim the application's own store is
+ * asked whether it has the session: only to tell, for the new member finds it there itself.
  */
 #include "httpd.h"
 #include "apr_strings.h"
@@ -144,6 +145,38 @@ static void wait_for_writers(const ha_request *q)
         apr_sleep(apr_time_from_msec(1));
 }
 
+void ha_owner_look_begin(ha_request *q, request_rec *r, const char *route)
+{
+    const ha_native *native = ha_config_native(q->cfg);
+    const char separator[2] = { q->balancer->s->sticky_separator, '\0' };
+    int issued = *separator && !q->cfg->id_cookie && !q->cfg->id_path && !q->cfg->id_header;
+    if (native)
+        q->look = ha_native_begin(native, q->session.store, q->sid.id,
+                                  issued ? apr_pstrcat(r->pool, q->sid.id, separator, route, NULL) : q->sid.id,
+                                  apr_time_now() + ha_config_store_timeout(q->cfg), r->pool);
+}
+
+void ha_owner_look_end(ha_request *q)
+{
+    apr_status_t rv;
+    if (q->look == NULL)
+        return;
+    rv = ha_native_end(q->look, &q->move.why);
+    q->look = NULL;
+    q->move.found = rv == APR_SUCCESS ? HA_NATIVE_FOUND : APR_STATUS_IS_NOTFOUND(rv) ? HA_NATIVE_ABSENT : HA_NATIVE_BROKEN;
+}
+
+/* Another httpd has moved the session and its first request has been answered: a member that gives a session a new name with
+ * its own route (memcached-session-manager) has done so. */
+static void look_under_new_name(ha_request *q, request_rec *r)
+{
+    ha_owner_look_end(q);
+    if (q->move.found == HA_NATIVE_ABSENT && strcmp(q->move.owner, q->sid.route) != 0) {
+        q->move.trips++;
+        ha_owner_look_begin(q, r, q->move.owner);
+    }
+}
+
 /* Leaves the owner in q->move; 1: found or made, 0: nobody is usable, stock shall say so. */
 static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, int known)
 {
@@ -199,6 +232,8 @@ static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, i
                                  &q->session.digest, broken);
         if (heir == NULL)
             return 0;
+        if (m->found == HA_BACKUP_UNASKED && q->look == NULL)
+            ha_owner_look_begin(q, r, q->sid.route);
         if (!broken) {
             rv = ha_move_claim(&q->session, &call, m, heir->worker->s->route, ttl);
             if (rv == APR_SUCCESS) {
@@ -206,8 +241,10 @@ static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, i
                 return 1;
             }
             if (APR_STATUS_IS_EEXIST(rv)) {
-                if (q->mode == HA_NATIVE_BACKUP && usable_owner(q, m->owner))
+                if (q->mode == HA_NATIVE_BACKUP && usable_owner(q, m->owner)) {
                     wait_for_their_answer(q, r);
+                    look_under_new_name(q, r);
+                }
                 q->moved = 1;   /* by another httpd; the member may still have to be given the backup */
                 continue;
             }
@@ -250,8 +287,17 @@ static void plan_restore(ha_request *q)
             decide(q, HA_UNAVAILABLE);
         break;
     case HA_BACKUP_UNASKED:
+    case HA_NATIVE_FOUND:
         if (q->moved)
             decide(q, HA_NATIVE);
+        break;
+    case HA_NATIVE_ABSENT:
+        if (q->moved)
+            decide(q, HA_MISSING);
+        break;
+    case HA_NATIVE_BROKEN:
+        if (q->moved)
+            decide(q, HA_UNAVAILABLE);
         break;
     }
 }
@@ -262,6 +308,8 @@ static int on_missing(ha_request *q, request_rec *r)
     int status = DECLINED;
     if (!q->decided || (q->outcome != HA_MISSING && q->outcome != HA_UNAVAILABLE))
         return status;
+    if (q->move.found == HA_NATIVE_BROKEN)
+        return status;          /* what we could not ask, the new member may well find */
     switch (ha_config_on_missing(q->cfg)) {
     case HA_CONTINUE:
         break;
@@ -287,7 +335,7 @@ typedef enum { LOST, KNOWN, SETTLED } located;
 static located locate(ha_request *q, request_rec *r)
 {
     ha_owner own = { { 0, 0 }, "", "", 0, 0 };
-    int known = 0;
+    int known = 0, settled;
 
     ha_request_session(q);
     if (q->gate) {
@@ -304,7 +352,9 @@ static located locate(ha_request *q, request_rec *r)
     }
     q->moved = q->restore = q->tell_none = 0;
     q->looked = 1;
-    if (!settle_in_store(q, r, &own, known)) {
+    settled = settle_in_store(q, r, &own, known);
+    ha_owner_look_end(q);
+    if (!settled) {
         q->tell_none = q->move.found != HA_BACKUP_FOUND;    /* who is asked need not say that it is missing */
         q->move.owner = NULL;
         ha_owner_open_gate(q);

@@ -90,6 +90,7 @@ typedef struct ha_request {
     apr_time_t gate;            /* we hold the gate until this point; 0: not ours */
     apr_time_t began;           /* of the takeover */
     ha_move move;
+    ha_native_look *look;       /* under way: is the session where the application keeps it? */
     const char *from, *cause;
     ha_outcome outcome;
     apr_size_t bytes;
@@ -143,6 +144,10 @@ int ha_owner_is_sure(ha_request *q);
 /* 1: ours now; opened at the latest with the request's pool. patient: ha_table_close_gate */
 int ha_owner_close_gate(ha_request *q, request_rec *r, int patient);
 void ha_owner_open_gate(ha_request *q);
+/* Is the session where the application keeps it (SessionHANative)? Asked once a takeover, under the name that it has
+ * with this route; the answer is in q->move.found when it has ended. */
+void ha_owner_look_begin(ha_request *q, request_rec *r, const char *route);
+void ha_owner_look_end(ha_request *q);
 /* What is in q->move holds from now on: told to the table, and what has to be done at the member is planned. */
 void ha_owner_adopt(ha_request *q);
 /* The member that has answered from an older epoch is the owner: it has not been given the backup, or has lost it again:

@@ -127,6 +127,11 @@ static int move_to(ha_request *q, request_rec *r, const ha_member_view *here, co
     call.deadline = apr_time_now() + ha_config_store_timeout(q->cfg);
     if (q->mode == HA_NATIVE_BACKUP) {
         q->move.epoch = q->move.epoch ? q->move.epoch : 1;
+        ha_owner_look_begin(q, r, q->sid.route);
+        ha_owner_look_end(q);
+        if (q->move.found == HA_NATIVE_ABSENT || q->move.found == HA_NATIVE_BROKEN)
+            return 0;           /* the new member would not find it */
+        call.deadline = apr_time_now() + ha_config_store_timeout(q->cfg);
     }
     else {
         rv = ha_move_look(&q->session, &call, &q->move);

@@ -24,7 +24,8 @@ typedef struct ha_session {                 /* which session, and where it is ke
 } ha_session;
 
 typedef enum {
-    HA_BACKUP_UNASKED, HA_BACKUP_FOUND, HA_BACKUP_ABSENT, HA_BACKUP_TOMBSTONE, HA_BACKUP_BROKEN
+    HA_BACKUP_UNASKED, HA_BACKUP_FOUND, HA_BACKUP_ABSENT, HA_BACKUP_TOMBSTONE, HA_BACKUP_BROKEN,
+    HA_NATIVE_FOUND, HA_NATIVE_ABSENT, HA_NATIVE_BROKEN     /* the application's own was asked for (session_native.h) */
 } ha_backup_found;
 
 typedef struct ha_move {

@@ -6,6 +6,7 @@
  * put   asks the first K usable nodes at once; whoever refuses is replaced by the next node at once, whoever
  *       has not answered after half of the time as well.
  * add   see ha_store_add().
+ * has   as get, but of what is not ours: no envelope, no version, nothing to repair.
  */
 #include <string.h>
 
@@ -288,4 +289,56 @@ apr_status_t ha_store_remove(ha_store *store, ha_call *call, const char *key, ha
     }
     finish(&ask, trace, first, removed);
     return ask.broken == 0 ? APR_SUCCESS : removed ? APR_INCOMPLETE : ha_ask_broken(call);
+}
+
+apr_status_t ha_store_has_begin(ha_ask **out, ha_store *store, ha_call *call, const ha_name *names, int n)
+{
+    ha_ask *ask = apr_palloc(call->pool, sizeof(*ask));
+    apr_pool_t *p;
+    ha_name *copy;
+    apr_status_t rv;
+    int i, k;
+
+    /* all nodes are asked, in whatever order */
+    if (APR_SUCCESS != (rv = ha_ask_begin(ask, store, call, "native"))) {
+        return rv;
+    }
+    p = ha_batch_pool(ask->batch);
+    ask->names = copy = apr_pmemdup(p, names, (apr_size_t)n * sizeof(*names));
+    ask->nnames = n;
+    for (i = 0; i < n; i++) {
+        copy[i].text = apr_pstrdup(p, names[i].text);
+        for (k = 0; k < names[i].nargs; k++) {
+            copy[i].args[k] = apr_pstrdup(p, names[i].args[k]);
+        }
+    }
+    for (i = 0; i < store->nnodes; i++) {
+        ask->broken += !ha_ask_node(ask, i, HA_ASK_HAS, NULL, NULL);
+    }
+    *out = ask;
+    return APR_SUCCESS;
+}
+
+apr_status_t ha_store_has_end(ha_ask *ask)
+{
+    int i, found = 0;
+
+    /* at least once: it may have been answered long ago */
+    do {
+        ha_ask_wait(ask, ask->deadline);
+    } while (ha_ask_pending(ask) && apr_time_now() < ask->deadline);
+    for (i = 0; i < ask->njobs; i++) {
+        const ha_copy *copy = ask->copies[i];
+
+        ha_breaker_count(copy->node->breaker, HA_N_GETS);
+        if (ha_ask_ended(ask, i) && copy->rv == APR_SUCCESS) {
+            ha_breaker_count(copy->node->breaker, HA_N_HITS);
+            found = 1;
+        }
+        else if (ha_ask_ended(ask, i) && copy->rv == APR_NOTFOUND) {
+            ha_breaker_count(copy->node->breaker, HA_N_MISSES);
+        }
+    }
+    ha_ask_end(ask);
+    return found ? APR_SUCCESS : ask->broken ? ha_ask_broken(ask->call) : APR_NOTFOUND;
 }

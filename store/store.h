@@ -78,6 +78,17 @@ apr_status_t ha_store_add(ha_store *, ha_call *, const char *key, const ha_value
  * be asked may still hold one until it expires. */
 apr_status_t ha_store_remove(ha_store *, ha_call *, const char *key, ha_store_trace *trace);
 
+/* What an application keeps at this store itself (SessionHANative): does any node have any of the names? Two halves, so
+ * that the caller can do something else in between; when the first is APR_SUCCESS, the second must follow, and names may
+ * be gone by then, call not. APR_SUCCESS: there; APR_NOTFOUND: every node answered, and has none of them; else broken. */
+typedef struct ha_ask ha_ask;
+apr_status_t ha_store_has_begin(ha_ask **ask, ha_store *, ha_call *, const ha_name *names, int n);
+apr_status_t ha_store_has_end(ha_ask *);
+
+/* How applications call their sessions here; HA_NAME_NONE: none keeps any here. */
+ha_name_kind ha_store_names(const ha_store *);
+const char *ha_store_scheme(const ha_store *);
+
 /* Housekeeping of one child: expired keys where the node cannot expire by itself, probes of
  * nodes whose breaker is open, and whether a node has forgotten. Call about once a second from a thread that may wait. */
 void ha_store_tend(ha_store *, apr_pool_t *ptemp, apr_time_t now);

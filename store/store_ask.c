@@ -51,7 +51,23 @@ static int run_remove(ha_job *job)
     return 0;
 }
 
-static ha_job_fn *const runs[] = { run_get, run_look, run_put, run_add, run_remove };   /* by ha_ask_what */
+/* Not a copy of ours: one name after the other, until one is there. */
+static int run_has(ha_job *job)
+{
+    ha_copy *copy = job->args;
+    ha_call call = { job->pool, copy->deadline, NULL };
+    int i;
+
+    copy->rv = APR_NOTFOUND;
+    for (i = 0; i < copy->nnames && copy->rv == APR_NOTFOUND; i++) {
+        copy->rv = copy->node->provider->has(copy->node->at, &call, &copy->names[i]);
+    }
+    copy->why = call.why;
+    copy->took = apr_time_now() - job->begun;
+    return 0;
+}
+
+static ha_job_fn *const runs[] = { run_get, run_look, run_put, run_add, run_remove, run_has };   /* by ha_ask_what */
 
 apr_status_t ha_ask_begin(ha_ask *ask, ha_store *store, ha_call *call, const char *key)
 {
@@ -92,6 +108,8 @@ int ha_ask_node(ha_ask *ask, int place, ha_ask_what what, const ha_envelope *env
     copy = apr_pcalloc(ha_batch_pool(ask->batch), sizeof(*copy));
     copy->node = node;
     copy->key = ask->key;
+    copy->names = ask->names;
+    copy->nnames = ask->nnames;
     copy->deadline = ask->deadline;
     copy->rv = APR_TIMEUP;
     if (env) {

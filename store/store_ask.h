@@ -8,29 +8,32 @@
 
 #include "store_copy.h"
 
-typedef struct ha_ask {
+struct ha_ask {
     ha_store *store;
     ha_call *call;
     ha_batch *batch;
     const char *key;                    /* in the batch's pool */
     apr_time_t began, deadline;
+    const ha_name *names;               /* HA_ASK_HAS: in the batch's pool */
+    int nnames;
     int njobs, broken, trips;
     apr_uint32_t done, settled;         /* jobs that have ended; those that have been counted */
     int order[HA_STORE_NODES_MAX];
     ha_copy *copies[HA_BATCH_MAX];      /* by job */
-} ha_ask;
+};
 
 typedef enum {
     HA_ASK_GET,
     HA_ASK_LOOK,                        /* a get beside an add, which may wait for it */
     HA_ASK_PUT,
     HA_ASK_ADD,
-    HA_ASK_REMOVE
+    HA_ASK_REMOVE,
+    HA_ASK_HAS
 } ha_ask_what;
 
 /* APR_SUCCESS; else nothing needs to be ended. */
 apr_status_t ha_ask_begin(ha_ask *, ha_store *, ha_call *, const char *key);
-/* Asks the node at this place in the order. env, bytes: what is written (NULL for a get or remove). 0: it is not
+/* Asks the node at this place in the order. env, bytes: what is written (NULL for a get, remove or has). 0: it is not
  * usable, or its lane is full. */
 int ha_ask_node(ha_ask *, int place, ha_ask_what, const ha_envelope *env, const ha_blob *bytes);
 /* One wait, until all have answered, one has something to say at once (a write that failed, an add), or the time

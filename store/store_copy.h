@@ -18,6 +18,8 @@
 typedef struct ha_copy {
     const ha_store_node *node;
     const char *key;
+    const ha_name *names;       /* has: instead of the key */
+    int nnames;
     apr_time_t deadline;
     ha_envelope env;            /* put, add: what is written; get, and add when it is there: what was found */
     ha_blob bytes;              /* put, add: envelope and value; get, and add when it is there: the value */

@@ -212,13 +212,12 @@ static int query(ha_connection *c, int *rows, const char *statement)
 /* Statements for this begin with SELECT 'row': they have one row with two columns, always. The drivers do not tell
  * "no row" from a connection that was lost while rows came, so no row at all is an error here.
  * *found: the second column, NULL if that is "-" (not NULL itself, which pgsql's driver makes an empty text).
- * -1: the error is unknown. */
-static int select_row(ha_connection *c, apr_pool_t *p, const char *statement, const char **found)
+ * err: of the SELECT. -1: the error is unknown. */
+static int the_row(ha_connection *c, apr_pool_t *p, int err, apr_dbd_results_t *res, const char **found)
 {
-    apr_dbd_results_t *res = NULL;
     apr_dbd_row_t *row = NULL;
-    int err = apr_dbd_select(c->node->driver, p, c->db, &res, statement, c->node->sql->seek), rows = 0;
     const char *entry;
+    int rows = 0;
 
     *found = NULL;
     /* to the end: a result that is not read to it keeps the connection busy */
@@ -229,6 +228,14 @@ static int select_row(ha_connection *c, apr_pool_t *p, const char *statement, co
         }
     }
     return err ? err : rows == 1 ? 0 : -1;
+}
+
+static int select_row(ha_connection *c, apr_pool_t *p, const char *statement, const char **found)
+{
+    apr_dbd_results_t *res = NULL;
+    int err = apr_dbd_select(c->node->driver, p, c->db, &res, statement, c->node->sql->seek);
+
+    return the_row(c, p, err, res, found);
 }
 
 static void drop(void *handle)
@@ -397,6 +404,38 @@ static apr_status_t sweep(ha_node *node, ha_call *call, apr_time_t now)
     return ask(node, call, SWEEP, NULL, NULL, 0, NULL);
 }
 
+/* The administrator's SELECT, with what a client has sent as bound arguments only. */
+static apr_status_t has_with(void *handle, ha_call *call, void *name_, int *gone)
+{
+    ha_connection *c = handle;
+    const ha_name *name = name_;
+    apr_dbd_results_t *res = NULL;
+    apr_dbd_prepared_t *statement = NULL;
+    const char *args[HA_NAME_ARGS_MAX], *found;
+    apr_status_t rv;
+    apr_pool_t *p;
+    int err;
+
+    if (APR_SUCCESS != (rv = apr_pool_create(&p, call->pool))) {    /* a statement must be gone before its connection */
+        return rv;
+    }
+    memcpy(args, name->args, sizeof(args));
+    err = apr_dbd_prepare(c->node->driver, p, c->db, apr_pstrcat(p, "SELECT 'row', CASE WHEN EXISTS (", name->text,
+                                                                 ") THEN 'yes' ELSE '-' END", NULL), NULL, &statement);
+    if (err == 0) {
+        err = apr_dbd_pselect(c->node->driver, p, c->db, &res, statement, c->node->sql->seek, name->nargs, args);
+    }
+    err = the_row(c, p, err, res, &found);
+    rv = err ? broken(c, call, err, gone) : found ? APR_SUCCESS : APR_NOTFOUND;
+    apr_pool_destroy(p);
+    return rv;
+}
+
+static apr_status_t has(ha_node *node, ha_call *call, const ha_name *name)
+{
+    return ha_handles_use(node->handles, call, has_with, (void *)name);
+}
+
 /* A connection of its own. It may hang, which is the executor's business as with any other call. */
 static apr_status_t probe(ha_node *node, ha_call *call)
 {
@@ -421,5 +460,7 @@ const ha_store_provider ha_store_dbd = {
     .remove = remove_,
     .touch = touch,
     .sweep = sweep,
+    .has = has,
+    .names = HA_NAME_SELECT,
     .probe = probe,
 };

@@ -304,6 +304,19 @@ static apr_status_t touch(ha_node *node, ha_call *call, const char *key, apr_tim
     return rv;
 }
 
+/* A file of the application's, wherever it is. Without its directory (a mount that is away) nobody knows. */
+static apr_status_t has(ha_node *node, ha_call *call, const ha_name *name)
+{
+    const char *file = *name->text == '/' ? name->text : apr_pstrcat(call->pool, node->dir, "/", name->text, NULL);
+    const char *dir = apr_pstrmemdup(call->pool, file, (apr_size_t)(strrchr(file, '/') - file) + 1);
+    struct stat st;
+
+    if (stat(file, &st) == 0) {
+        return S_ISREG(st.st_mode) && (apr_size_t)st.st_size >= name->least ? APR_SUCCESS : APR_NOTFOUND;
+    }
+    return errno == ENOENT && access(dir, X_OK) == 0 ? APR_NOTFOUND : ha_dir_broken(call, dir);
+}
+
 static void sweep_shard(const char *dir, apr_time_t now)
 {
     DIR *d = opendir(dir);
@@ -365,5 +378,7 @@ const ha_store_provider ha_store_file = {
     .remove = remove_,
     .touch = touch,
     .sweep = sweep,
+    .has = has,
+    .names = HA_NAME_FILE,
     .probe = probe,
 };

@@ -215,6 +215,14 @@ static apr_status_t touch(ha_node *node, ha_call *call, const char *key, apr_tim
     return ask(node, call, TOUCH, key, NULL, expires, NULL);
 }
 
+static apr_status_t has(ha_node *node, ha_call *call, const ha_name *name)
+{
+    ha_blob found;
+    apr_status_t rv = get(node, call, name->text, &found);
+
+    return rv == APR_SUCCESS && found.len < name->least ? APR_NOTFOUND : rv;
+}
+
 static apr_status_t probe(ha_node *node, ha_call *call)
 {
     memcached_return_t rc = MEMCACHED_FAILURE;
@@ -268,6 +276,8 @@ const ha_store_provider ha_store_libmemcached = {
     .add = add,
     .remove = remove_,
     .touch = touch,
+    .has = has,
+    .names = HA_NAME_KEY,
     .probe = probe,
     .recall = recall,
 };

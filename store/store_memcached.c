@@ -284,6 +284,14 @@ static apr_status_t remove_(ha_node *node, ha_call *call, const char *key)
     return rv == APR_NOTFOUND ? APR_SUCCESS : rv;
 }
 
+static apr_status_t has(ha_node *node, ha_call *call, const ha_name *name)
+{
+    ha_question q = { GET, name->text };
+    apr_status_t rv = ask(node, call, &q);
+
+    return rv == APR_SUCCESS && q.found.len < name->least ? APR_NOTFOUND : rv;
+}
+
 const ha_store_provider ha_store_memcached = {
     .name = "memcached",
     .chunk = HA_MEMCACHED_CHUNK,
@@ -293,6 +301,8 @@ const ha_store_provider ha_store_memcached = {
     .put = put,
     .add = add,
     .remove = remove_,
+    .has = has,
+    .names = HA_NAME_KEY,
     .probe = probe,
     .recall = recall,
 };

@@ -294,6 +294,16 @@ static apr_status_t touch(ha_node *node, ha_call *call, const char *key, apr_tim
     return ha_handles_use(node->handles, call, ask_with, &q);
 }
 
+/* Whatever type it has; what expired is not there, and an empty one cannot be. */
+static apr_status_t has(ha_node *node, ha_call *call, const ha_name *name)
+{
+    ha_question q = { .nil = APR_NOTFOUND };
+
+    word(&q, "EXISTS", 6);
+    word(&q, name->text, strlen(name->text));
+    return ha_handles_use(node->handles, call, ask_with, &q);
+}
+
 /* On a connection of its own, with the password: while it is refused the node is down. A user who may do no PING is well. */
 static apr_status_t probe(ha_node *node, ha_call *call)
 {
@@ -365,6 +375,8 @@ const ha_store_provider ha_store_redis = {
     .add = add,
     .remove = remove_,
     .touch = touch,
+    .has = has,
+    .names = HA_NAME_KEY,
     .probe = probe,
     .recall = recall,
 };

@@ -189,6 +189,16 @@ const char *ha_store_news(ha_store *store, apr_pool_t *p)
     return NULL;
 }
 
+ha_name_kind ha_store_names(const ha_store *store)
+{
+    return store->provider->names;
+}
+
+const char *ha_store_scheme(const ha_store *store)
+{
+    return store->provider->name;
+}
+
 int ha_store_nodes(const ha_store *store)
 {
     return store->nnodes;

@@ -308,6 +308,88 @@ static void counted(contract *c)
     ok(gets > 0 && hits > 0 && puts > 0 && adds > 0 && ops > gets && timeouts == 0, "all of it was counted");
 }
 
+/* What an application keeps itself, without an envelope: put there past the module. */
+static int application_puts(contract *c, int node, const char *name, const char *bytes)
+{
+    ha_call call = { c->p, apr_time_now() + TIMEOUT, NULL };
+    ha_blob value = { bytes, strlen(bytes) };
+    FILE *f;
+
+    if (ha_store_names(c->store) != HA_NAME_FILE) {
+        return c->store->provider->put(c->store->nodes[node].at, &call, name, &value, 0) == APR_SUCCESS;
+    }
+    f = fopen(apr_pstrcat(c->p, strchr(c->urls[node], '/'), "/", name, NULL), "w");
+    return f && fwrite(bytes, 1, value.len, f) == value.len && fclose(f) == 0;
+}
+
+static ha_name name_of(contract *c, const char *text)
+{
+    ha_name name = { text, 0, 0, { NULL } };
+
+    if (ha_store_names(c->store) == HA_NAME_SELECT) {
+        name.text = "SELECT 1 FROM session_ha WHERE k = %s AND 'a%%b' LIKE 'a%%'";
+        name.args[name.nargs++] = text;
+    }
+    return name;
+}
+
+static apr_status_t has(contract *c, const ha_name *names, int n, const char **why)
+{
+    ha_call call = { c->p, 0, NULL };
+    ha_ask *ask;
+    apr_status_t rv = ha_store_has_begin(&ask, c->store, &call, names, n);
+
+    if (rv == APR_SUCCESS) {
+        rv = ha_store_has_end(ask);
+    }
+    *why = call.why ? call.why : "";
+    return rv;
+}
+
+static void native(contract *c)
+{
+    ha_name_kind kind = ha_store_names(c->store);
+    ha_name names[2];
+    const char *why = "";
+    apr_status_t rv;
+
+    if (kind == HA_NAME_NONE) {
+        ok(c->store->provider->has == NULL, "no application keeps its own here");
+        return;
+    }
+    names[0] = name_of(c, "native-there");
+    names[1] = name_of(c, "native-more");
+    ok(has(c, names, 2, &why) == APR_NOTFOUND, "an application's own: not there %s", why);
+    ok(application_puts(c, c->nurls - 1, "native-there", "x") && has(c, names, 1, &why) == APR_SUCCESS, "there, on one node, and no envelope is asked for %s", why);
+    names[0] = name_of(c, "native-not");
+    ok(has(c, names, 2, &why) == APR_NOTFOUND, "not there under two names");
+    ok(application_puts(c, 0, "native-more", "") && has(c, names, 2, &why) == APR_SUCCESS, "there under the second, without a byte %s", why);
+    names[0] = name_of(c, "native-there");
+    names[0].least = 2;
+    if (kind == HA_NAME_FILE || strstr(c->store->provider->name, "memcached")) {
+        ok(has(c, names, 1, &why) == APR_NOTFOUND, "with less bytes than a session has: not there");
+    }
+    if (kind == HA_NAME_FILE) {
+        names[0] = name_of(c, "not-mounted/native-there");
+        rv = has(c, names, 1, &why);
+        ok(rv != APR_SUCCESS && rv != APR_NOTFOUND && strstr(why, "not-mounted") && !strstr(why, "native-there"),
+           "without its directory nobody knows, and the name is not told: %s", why);
+        names[0] = name_of(c, apr_pstrcat(c->p, strchr(c->urls[c->nurls - 1], '/'), "/native-there", NULL));
+        ok(has(c, names, 1, &why) == APR_SUCCESS, "there, by its whole path %s", why);
+        names[0] = name_of(c, server_dir());
+        ok(has(c, names, 1, &why) == APR_NOTFOUND, "a directory is no session");
+    }
+    if (kind == HA_NAME_SELECT) {
+        names[0] = name_of(c, "x' OR '1' = '1");
+        ok(has(c, names, 1, &why) == APR_NOTFOUND, "an argument is an argument %s", why);
+        names[0].text = "SELECT 1 FROM no_such_table WHERE k = %s";
+        rv = has(c, names, 1, &why);
+        ok(rv != APR_SUCCESS && rv != APR_NOTFOUND && strstr(why, "no_such_table") && !strstr(why, "OR '1'"), "a table that is not there: broken (%s)", why);
+        names[0] = name_of(c, "native-there");
+        ok(has(c, names, 1, &why) == APR_SUCCESS, "and the connection is as good as before %s", why);
+    }
+}
+
 static void one_child(void *baton)
 {
     contract *c = baton;
@@ -319,6 +401,7 @@ static void one_child(void *baton)
     expiry(c);
     add_and_remove(c);
     bad_keys(c);
+    native(c);
     garbage(c);
     counted(c);
     apr_pool_destroy(pchild);
