@@ -99,6 +99,10 @@ extern const command_rec ha_config_commands[];
 void *ha_config_create(apr_pool_t *p, char *dir);
 void *ha_config_merge(apr_pool_t *p, void *base, void *add);
 
+/* check_config (ha_settle.c), also of "httpd -t": what only all directives together can show to be wrong. 0: logged, with
+ * what is allowed. */
+int ha_config_check(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *s);
+
 /* post_config (ha_settle.c): makes the stores and reads the secrets that a section with SessionHA On can come to use
  * (the defaults too). Logs what is wrong and says what is allowed; APR_EGENERAL stops the start. */
 apr_status_t ha_config_settle(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *s);

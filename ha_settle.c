@@ -117,6 +117,18 @@ static const char *read_secret(ha_secret_line *line, int made, apr_pool_t *pconf
     return wrong;
 }
 
+/* Only to see what kind of store it is: none has been made yet. */
+static ha_store *trial_store(const ha_config *c, apr_pool_t *p)
+{
+    static const char *const embedded[] = { "lmdb:/" };
+    const apr_array_header_t *urls = c->place->urls;        /* NULL: the default */
+    ha_store *store = NULL;
+
+    (void)ha_store_configure(&store, p, urls ? urls->nelts : 1, urls ? (const char *const *)urls->elts : embedded, 1,
+                             c->store_timeout);
+    return store;
+}
+
 /* Sections are merged here in orders that no request meets, so a SessionHANative need not make sense in all that it
  * counts in; but in one of them, or it is a mistake. */
 static const char *wrong_native(const ha_native *native, const apr_array_header_t *all, apr_pool_t *p)
@@ -131,11 +143,34 @@ static const char *wrong_native(const ha_native *native, const apr_array_header_
             continue;
         if (c->backup != HA_NATIVE_BACKUP)
             why = wrong ? wrong : "needs SessionHABackup native";
-        else if ((why = ha_native_fits(native, ha_config_store(c), p)) == NULL)
+        else if ((why = ha_native_fits(native, trial_store(c, p), p)) == NULL)
             return NULL;
         wrong = why;
     }
     return wrong;
+}
+
+int ha_config_check(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *s)
+{
+    ha_written *w = ha_config_written(pconf);
+    apr_array_header_t *all = apr_array_make(ptemp, 8, sizeof(ha_config *));
+    const char *wrong;
+    server_rec *vhost;
+    int i;
+
+    for (vhost = s; vhost; vhost = vhost->next) {
+        ha_config_fill_in(ap_get_module_config(vhost->lookup_defaults, &session_ha_module), w);
+        apr_array_cat(all, all_merges(w, s, vhost, ptemp));
+    }
+    for (i = 0; i < w->sections->nelts; i++) {
+        const ha_config *c = APR_ARRAY_IDX(w->sections, i, ha_config *);
+
+        if (c->native && ha_native_is_somewhere(c->native) && (wrong = wrong_native(c->native, all, ptemp)) != NULL) {
+            ap_log_error(APLOG_MARK, APLOG_EMERG, 0, c->server, "SessionHANative: %s", wrong);
+            return 0;
+        }
+    }
+    return 1;
 }
 
 apr_status_t ha_config_settle(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *s)
@@ -145,7 +180,6 @@ apr_status_t ha_config_settle(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *
     ha_secret_line *default_secret = APR_ARRAY_IDX(w->secrets, 0, ha_secret_line *);
     const char *dir = NULL, *wrong;
     int root = geteuid() == 0;
-    apr_array_header_t *merged = apr_array_make(ptemp, 8, sizeof(ha_config *));
     server_rec *vhost;
     int i;
 
@@ -183,15 +217,6 @@ apr_status_t ha_config_settle(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *
                 ap_log_error(APLOG_MARK, APLOG_EMERG, 0, vhost, "SessionHASecret: %s", wrong);
                 return APR_EGENERAL;
             }
-        }
-        apr_array_cat(merged, all);
-    }
-    for (i = 0; i < w->sections->nelts; i++) {
-        const ha_config *c = APR_ARRAY_IDX(w->sections, i, ha_config *);
-
-        if (c->native && ha_native_is_somewhere(c->native) && (wrong = wrong_native(c->native, merged, ptemp)) != NULL) {
-            ap_log_error(APLOG_MARK, APLOG_EMERG, 0, c->server, "SessionHANative: %s", wrong);
-            return APR_EGENERAL;
         }
     }
     return APR_SUCCESS;

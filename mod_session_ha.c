@@ -3,6 +3,7 @@
  *   The balancer tells, the session moves, the store keeps, the manager shows.
  *
  *   parent, pre_config    /1/ the mutex gets its name for the Mutex directive
+ *   parent, check_config      what all directives together show to be wrong; "httpd -t" comes as far as here
  *   parent, post_config   /2/ the directives are settled: stores made, secrets read
  *                         /3/ shared memory: the manager's, the table of sessions in motion, each store's nodes
  *                         /4/ stores make their directories, while we are root
@@ -64,6 +65,11 @@ static int ha_pre_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp)
 {
     parent.table = parent.balancer = NULL;
     return ap_mutex_register(pconf, MUTEX, NULL, APR_LOCK_DEFAULT, 0) == APR_SUCCESS ? OK : HTTP_INTERNAL_SERVER_ERROR; /*1*/
+}
+
+static int ha_check_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
+{
+    return ha_config_check(pconf, ptemp, s) ? OK : HTTP_INTERNAL_SERVER_ERROR;
 }
 
 static apr_status_t prepare_store(server_rec *s, ha_store_line *line, apr_pool_t *ptemp)
@@ -259,6 +265,7 @@ static void ha_register_hooks(apr_pool_t *p)
     static const char *const after[] = { "mod_proxy.c", NULL };
 
     ap_hook_pre_config(ha_pre_config, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_check_config(ha_check_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(ha_post_config, after, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(ha_child_init, after, NULL, APR_HOOK_MIDDLE);
     ha_balancer_register_hooks(p);

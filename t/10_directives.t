@@ -8,6 +8,9 @@ my $v = Apache::Test::vars();
 my $dir = "$v->{t_logs}/directives";
 mkdir $dir;
 
+# an application's own sessions, and the store where it is asked for them
+sub native { "SessionHANative $_[0]\n<Proxy \"balancer://b\">\nSessionHA On\nSessionHABackup native\nSessionHAStore $_[1]\n</Proxy>\n" }
+
 my @good = (
     'SessionHA On', 'SessionHA Off',
     'SessionHAStore memcached://127.0.0.1', 'SessionHAStore memcached://127.0.0.1:11211',
@@ -19,7 +22,15 @@ my @good = (
     'SessionHAStoreTimeout 100', 'SessionHAStoreTimeout 1ms', 'SessionHAStoreTimeout 2s', 'SessionHAStoreTimeout 60s',
     'SessionHABackup sync', 'SessionHABackup async', 'SessionHABackup native', 'SessionHABackup off',
     'SessionHABackup Sync',
-    'SessionHANative none',
+    'SessionHANative none', 'SessionHANative msm', 'SessionHANative Django', 'SessionHANative "sess:%{sid}"',
+    native('tomcat-file', 'file:/srv/sessions'), native('"/srv/my sessions/%{issued}.session"', 'file:/srv/ha'),
+    native('msm', 'memcached://127.0.0.1 memcached://127.0.0.2'), native('"PHPREDIS_SESSION:%{id}"', 'redis://127.0.0.1'),
+    native('tomcat-jdbc', 'dbd:sqlite3,/srv/x.db'),
+    native(q("SELECT 1 FROM `tomcat$sessions` WHERE id = %{issued} AND valid = '1'"), 'dbd:sqlite3,/srv/x.db'),
+    # whatever the order of sections, each of them is right where it counts
+    native('msm', 'memcached://127.0.0.1') . qq(<Proxy "balancer://c">\nSessionHA On\nSessionHAStore lmdb:/srv/store\n</Proxy>\n)
+        . qq(<Proxy "balancer://d">\nSessionHABackup native\nSessionHA On\nSessionHANative tomcat-file\nSessionHAStore file:/srv/sessions\n</Proxy>),
+    "SessionHA On\nSessionHABackup native\nSessionHAStore memcached://127.0.0.1\n<Location \"/x\">\nSessionHANative msm\n</Location>",
     'SessionHAId cookie=PHPSESSID', 'SessionHAId cookie=SID path=sid header=X-Session',
     'SessionHATTL 1800', 'SessionHATTL 1s', 'SessionHATTL 30mi', 'SessionHATTL 8760h', 'SessionHATTL 2000ms',
     'SessionHAMaxSize 1', 'SessionHAMaxSize 64k', 'SessionHAMaxSize 5M', 'SessionHAMaxSize 1g',
@@ -54,7 +65,18 @@ my @wrong = (
         qw(0 -5 61s 1h fast 10x ms)),
     ['SessionHAStoreTimeout'        => qr/takes one argument.*1ms to 60s/],
     (map { ["SessionHABackup $_"    => qr/'\Q$_\E' is not known; allowed: sync, async, native, off/] } qw(foo on syncc)),
-    (map { ["SessionHANative $_"    => qr/'\Q$_\E' is not known; allowed: none/] } 'msm', '%{id}'),
+    (map { ["SessionHANative $_"    => qr/ is not known; allowed: none, msm, php-memcached, connect-memcached, django, tomcat-file, tomcat-jdbc, or a template with %\{id}/] }
+        'mms', 'key', '%{ID}', '%{id', '%{now}', '"%{id} %{route}"'),
+    [native('msm', 'lmdb:/srv/store') => qr/'msm' is not kept in a store like lmdb:; allowed: SessionHAStore with nodes of memcached, libmemcached/],
+    [native('tomcat-file', 'memcached://127.0.0.1') => qr/'tomcat-file' is not kept .* allowed: SessionHAStore with nodes of file/],
+    [native('tomcat-jdbc', 'file:/srv/x') => qr/allowed: SessionHAStore with nodes of dbd/],
+    [native('%{id}', 'lmdb:/srv/store') => qr/no application keeps its sessions in lmdb:; allowed: another SessionHAStore/],
+    [native('"a key %{id}"', 'memcached://127.0.0.1') => qr/a key has no space/],
+    [native('"../%{id}"', 'file:/srv/x') => qr/a file's name has no \.\./],
+    [native('%{id}', 'dbd:sqlite3,/srv/x.db') => qr/it is a SELECT/],
+    [native(q("SELECT 1 FROM s WHERE k = '%{id}'"), 'dbd:sqlite3,/srv/x.db') => qr/without quotes/],
+    [native('msm', 'memcached://127.0.0.1') =~ s/backup native/Backup sync/ir => qr/needs SessionHABackup native/],
+    ["SessionHANative msm\nSessionHA On" => qr/needs SessionHABackup native/],
     (map { ["SessionHAId $_"        => qr/allowed: cookie=NAME, path=NAME and header=NAME, at least one, each once/] }
         '', 'PHPSESSID', 'cookie=', 'cookie=a;b', '"cookie=a b"', 'query=x', 'cookie=a cookie=b'),
     (map { ["SessionHATTL $_"       => qr/allowed: a time from 1s to 8760h, $time \(s when it has none\)/] }
