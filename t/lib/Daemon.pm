@@ -50,6 +50,24 @@ sub memcached {
         cmd => [$v->{memcached}, '-l', $on->{at}, '-p', $port, qw(-U 0 -m 64 -I 2m -t 1), @more]);
 }
 
+# user root, any password, database test
+sub mariadb {
+    my ($class, $port) = @_;
+    my $dir = Apache::Test::vars()->{t_logs} . "/mariadb.$port";
+    system("mariadb-install-db --no-defaults --auth-root-authentication-method=normal --skip-name-resolve --datadir=$dir >$dir.log 2>&1") == 0
+        or die "mariadb-install-db is missing or failed, see $dir.log (Debian: apt-get install mariadb-server-core)\n";
+    mkdir "$dir/test";
+    $class->start(port => $port, log => "$dir.log", cmd => ['/usr/sbin/mariadbd', qw(--no-defaults --bind-address=127.0.0.1
+        --skip-grant-tables --skip-networking=0 --innodb-buffer-pool-size=16M), "--datadir=$dir", "--socket=$dir/sock", "--port=$port"]);
+}
+sub sql {
+    my ($self, $statement) = @_;
+    open my $out, '-|', qw(mariadb --no-defaults -h 127.0.0.1 -u root -N -B test -P), $self->{port}, '-e', $statement or die "mariadb: $!";
+    chomp(my @rows = <$out>);
+    close $out or die "mariadb: $statement\n";
+    return @rows;
+}
+
 # the configuration file of a further httpd, with the modules of the one under test
 sub httpd_conf {
     my ($class, $port, $conf) = @_;

@@ -15,7 +15,8 @@ package Tomcat;
 #
 # Options of start: route (no jvmRoute if undef), host (of Hosts.pm), http_port, ajp_port, valve (0; 1 = in the Context; 'host'; 'engine'),
 # secret_file, valve_attributes (hash), context ('/test'), manager_xml, context_attributes, context_xml (more elements in
-# the Context), neighbours ([paths] of more contexts with the same application), http_attributes, ajp_attributes, cluster ('delta'), receiver_port, peers, send_options, persist, java_options (array).
+# the Context), neighbours ([paths] of more contexts with the same application), http_attributes, ajp_attributes, cluster ('delta'), receiver_port, peers, send_options, persist, java_options (array),
+# jars (array: more on the class path).
 #
 # Nothing outlives the test: the JVM is told by the kernel to die with us (setpriv --pdeathsig), and END kills by pid.
 #
@@ -149,6 +150,7 @@ sub launch {
     my $bin = home() . '/bin';
     my @jars = (glob("$lib/*.jar"), "$bin/bootstrap.jar", "$bin/tomcat-juli.jar");
     push @jars, valve_jar() if $self->{valve};
+    push @jars, @{ $self->{jars} || [] };
     my $base = $self->{base};
     my @command = ('setpriv', '--pdeathsig', 'KILL', @{ $self->{host}{in} }, $ENV{JAVA} || 'java',
         qw(-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xss256k -Xmx96m -XX:-UsePerfData -Xshare:auto),
