@@ -72,7 +72,8 @@ static void find_session(ha_request *q, request_rec *r, const char *url)
     rules.header = NULL;
     rules.separator = b->sticky_separator;
     rules.whole = 0;
-    (void)ha_id_parse(&rules, url, q->cookie, NULL, is_a_route, &asked, r->pool, &q->sid);
+    if (ha_id_parse(&rules, url, q->cookie, NULL, is_a_route, &asked, r->pool, &q->sid) != APR_SUCCESS && q->sid.route_known)
+        asked.member = ha_members_find(q->balancer, q->sid.route, strlen(q->sid.route));    /* ROUTEID=.route: not the last asked for */
     if (cfg->id_cookie || cfg->id_path || cfg->id_header) {
         /* the route is where mod_proxy_balancer looks for it; the id stands somewhere else */
         ha_id where;

@@ -95,7 +95,7 @@ static int is_route(const char *route, apr_size_t len, ha_id_known_fn *known, vo
     return len > 0 && len <= HA_ROUTE_MAX && known && known(baton, route, len);
 }
 
-/* Where the id ends and the route begins. 0: there is no id. */
+/* Where the id ends and the route begins. 0: there is neither. */
 static int split(const ha_id_rules *rules, struct reading *r, ha_id_known_fn *known, void *baton)
 {
     const char *end = r->text + r->len, *first, *last, *next;
@@ -116,8 +116,13 @@ static int split(const ha_id_rules *rules, struct reading *r, ha_id_known_fn *kn
     }
     if (!(first = memchr(r->text, rules->separator, r->len)))
         return r->len <= HA_ID_MAX;
-    if (first == r->text)
-        return 0;
+    if (first == r->text) {     /* only a route */
+        r->id_len = 0;
+        r->route = first + 1;
+        r->route_len = (apr_size_t)(end - r->route);
+        r->known = is_route(r->route, r->route_len, known, baton);
+        return r->route_len > 0 && r->route_len <= HA_ROUTE_MAX;
+    }
     if (is_route(first + 1, (apr_size_t)(end - first - 1), known, baton))
         r->known = 1;
     else {
@@ -138,7 +143,7 @@ static int split(const ha_id_rules *rules, struct reading *r, ha_id_known_fn *kn
     return r->id_len <= HA_ID_MAX;
 }
 
-/* One value as it stands between its delimiters. 0: no id. */
+/* One value as it stands between its delimiters. 0: neither id nor route. */
 static int read_value(const ha_id_rules *rules, const char *v, const char *end,
                       ha_id_known_fn *known, void *baton, struct reading *r)
 {
@@ -194,15 +199,15 @@ static int path_id(const ha_id_rules *rules, const char *url, const char *hit, a
         const char *v = hit + name_len;
         if (hit > url && hit[-1] == ';' && *v == '=') {
             v++;
-            if (read_value(rules, v, v + strcspn(v, ";/?"), known, baton, r))
+            if (read_value(rules, v, v + strcspn(v, ";/?"), known, baton, r) && r->id_len)
                 return 1;
         }
     }
     return 0;
 }
 
-/* The cookie-pair of the name; hit: the name's first appearance in the field. The values that are ids and
- * belong to no member are kept in the first of the two readings. */
+/* The cookie-pair of the name; hit: the name's first appearance in the field. A value that belongs to no member, or is only
+ * a route, is kept in one of the two readings while the other is used; an id is better than none. */
 static struct reading *cookie_id(const ha_id_rules *rules, const char *cookies, const char *hit, apr_size_t name_len,
                                  ha_id_known_fn *known, void *baton, struct reading r[2])
 {
@@ -220,11 +225,11 @@ static struct reading *cookie_id(const ha_id_rules *rules, const char *cookies, 
             continue;
         if (!read_trimmed(rules, v, find_or_end(v, ';'), known, baton, now))
             continue;
-        if (now->known || rules->whole)
+        if (now->id_len && (now->known || rules->whole))
             return now;
-        if (!first) {
+        if (!first || (!first->id_len && now->id_len)) {
             first = now;
-            now = &r[1];
+            now = first == &r[0] ? &r[1] : &r[0];
         }
     }
     return first;
@@ -436,12 +441,14 @@ static apr_status_t give(ha_id *out, const struct reading *r, apr_pool_t *p)
     copy = apr_palloc(p, r->len + 1);
     memcpy(copy, r->text, r->len);
     copy[r->len] = copy[r->id_len] = '\0';      /* the separator goes, unless the id is all there is */
-    out->id = copy;
-    out->id_len = r->id_len;
     if (r->route) {
         out->route = copy + (r->route - r->text);
         out->route_known = r->known != 0;
     }
+    if (r->id_len == 0)
+        return APR_NOTFOUND;
+    out->id = copy;
+    out->id_len = r->id_len;
     return APR_SUCCESS;
 }
 
@@ -466,7 +473,7 @@ apr_status_t ha_id_parse(const ha_id_rules *rules, const char *url, const char *
     }
     if (!r && header) {
         out->place = HA_ID_HEADER;
-        if (read_trimmed(rules, header, header + strlen(header), known, baton, &both[0]))
+        if (read_trimmed(rules, header, header + strlen(header), known, baton, &both[0]) && both[0].id_len)
             r = &both[0];
     }
     out->stock_sees = rules->whole || stock_sees(rules, in_url, path_len, cookies, in_cookies, cookie_len, r);

@@ -12,7 +12,8 @@
  * The route is what follows a separator: the first one if a member has that route (as stock
  * reads it), else the last one if a member has that (a dotted id), else what follows the
  * first (the route of a member that is gone). What is longer than HA_ROUTE_MAX is nobody's route: the value is an id
- * without one. A value that begins with the separator is no id. */
+ * without one. A cookie's value that begins with the separator is only a route (ROUTEID=.route, as httpd's documentation sets
+ * it); it counts if there is no id. */
 #ifndef HA_SESSION_ID_H
 #define HA_SESSION_ID_H
 
@@ -45,7 +46,7 @@ int ha_id_wellformed(const char *id, apr_size_t len);
 
 /* url: what mod_proxy_balancer will read ("balancer://name/path;jsessionid=..?.."), may be NULL.
  * cookies: the Cookie field, may be NULL. header: the value of rules->header, may be NULL.
- * Returns APR_SUCCESS, or APR_NOTFOUND (out->id NULL); out->stock_sees is set in both cases:
+ * Returns APR_SUCCESS, or APR_NOTFOUND (out->id NULL, but there may be a route); out->stock_sees is set in both cases:
  * 0 with APR_NOTFOUND means that stock would follow a look-alike. */
 apr_status_t ha_id_parse(const ha_id_rules *rules, const char *url, const char *cookies, const char *header,
                          ha_id_known_fn *known, void *baton, apr_pool_t *p, ha_id *out);

@@ -9,7 +9,7 @@ use MIME::Base64 qw(decode_base64);
 use Backend;
 use Site;
 
-plan tests => 4 + 12 + 3 + 3 + 5 + 2 * 6 + 4 + 4;
+plan tests => 12 + 3 + 5 + 2 * 6 + 8;
 
 my $logs = Apache::Test::vars()->{t_logs};
 my %node_port = map { $_ => Site::free_port() } 1, 2;

@@ -7,7 +7,7 @@ use Time::HiRes qw(sleep);
 use Backend;
 use Site;
 
-plan tests => 3 * 9 + 3 * 4 + 4 * 6;
+plan tests => 4 * 9 + 3 * 4 + 4 * 6 + 1;
 
 sub n_of { (Site::member_of($_[0]) // '') =~ /(\d+)/ ? $1 : 0 }
 sub counts { join ' ', map { Site::count_of($_) // '-' } @_ }
@@ -23,7 +23,7 @@ sub jar {
 # ---- the route in a cookie of its own, by the member's or httpd's hand: stickysessionsep ------
 
 my $apart;
-for my $case (['-', 'x-'], ['!', 'x!'], ['off', '']) {
+for my $case (['-', 'x-'], ['!', 'x!'], ['off', ''], ['.', '.']) {      # the last one is that of httpd's documentation
     my ($sep, $front) = @$case;
     $apart = Site->new(members => 2, nodes => 1, sticky => 'ROUTEID|routeid', proxyset => "stickysessionsep=$sep", $apart ? (like => $apart)
         : (tomcat => { route => undef }, each => { map { $_ => { java_options => ["-Dmember=tomcat$_"] } } 1, 2 }), conf => <<"C");
@@ -50,6 +50,11 @@ C
     @r = map { $apart->get('/count') } 1 .. 6;
     ok 2 == keys %{{ map { n_of($_) => 1 } @r }}, 'new visitors go to both';
     is counts(@r), '1 1 1 1 1 1', 'each with a session of its own';
+}
+
+{
+    my @r = map { $apart->get('/count', cookie => 'ROUTEID=.tomcat1') } 1 .. 6;
+    is join(' ', map { n_of($_) } @r), '1 1 1 1 1 1', 'a route without an id sticks too, as stock';
 }
 
 # ---- stickysession and scolonpathdelim ------------------------------------------------------------

@@ -147,8 +147,14 @@ static int ref_value(const ha_id_rules *rules, const char *v, size_t n, ha_id_kn
     if (!rules->whole && rules->separator && strchr(text, rules->separator)) {
         first = (size_t)(strchr(text, rules->separator) - text);
         last = (size_t)(strrchr(text, rules->separator) - text);
-        if (first == 0)
-            return 0;
+        if (first == 0) {       /* only a route */
+            if (len < 2 || len - 1 > HA_ROUTE_MAX)
+                return 0;
+            strcpy(out->route, text + 1);
+            out->has_route = 1;
+            out->known = known(NULL, text + 1, len - 1) != 0;
+            return 1;
+        }
         at = first;
         if (len - first - 1 >= 1 && len - first - 1 <= HA_ROUTE_MAX && known(NULL, text + first + 1, len - first - 1))
             out->known = 1;
@@ -202,7 +208,7 @@ static void ref_parse(const ha_id_rules *rules, const char *url, const char *coo
             if (url[i] == ';') {
                 size_t len = strcspn(url + i + 1, ";/?");
                 if (len > k && memcmp(url + i + 1, rules->path, k) == 0 && url[i + 1 + k] == '='
-                    && ref_value(rules, url + i + 1 + k + 1, len - k - 1, known, &one)) {
+                    && ref_value(rules, url + i + 1 + k + 1, len - k - 1, known, &one) && one.has_id) {
                     *out = one;
                     out->place = HA_ID_PATH;
                     found = 1;
@@ -220,18 +226,18 @@ static void ref_parse(const ha_id_rules *rules, const char *url, const char *coo
                 size_t blanks = ref_blanks(pair + k, left - k);
                 if (k + blanks < left && pair[k + blanks] == '='
                     && ref_trimmed(rules, pair + k + blanks + 1, left - k - blanks - 1, known, &one)) {
-                    if (!found || one.known)
+                    if (!found || (one.has_id && (one.known || !out->has_id)))
                         *out = one;
                     out->place = HA_ID_COOKIE;
                     found = 1;
-                    if (one.known || rules->whole)
+                    if (one.has_id && (one.known || rules->whole))
                         break;
                 }
             }
             i += len + 1;
         }
     }
-    if (!found && header && ref_trimmed(rules, header, strlen(header), known, &one)) {
+    if (!found && header && ref_trimmed(rules, header, strlen(header), known, &one) && one.has_id) {
         *out = one;
         out->place = HA_ID_HEADER;
     }
@@ -249,13 +255,13 @@ static const char *ref_compare(const ha_id_rules *rules, const char *url, const 
     ref_parse(rules, url, cookies, header, known, &want);
     if ((rv == APR_SUCCESS) != want.has_id || (rv != APR_SUCCESS && rv != APR_NOTFOUND))
         return "found or not";
-    if (rv == APR_NOTFOUND && (got->id || got->id_len || got->route || got->route_known))
+    if (rv == APR_NOTFOUND && (got->id || got->id_len))
         return "no id, but something of it";
-    if (rv == APR_SUCCESS) {
-        if (strcmp(got->id, want.id) != 0 || got->id_len != strlen(want.id))
-            return "id";
-        if (!ha_id_wellformed(got->id, got->id_len))
-            return "id is not well-formed";
+    if (rv == APR_SUCCESS && (strcmp(got->id, want.id) != 0 || got->id_len != strlen(want.id)))
+        return "id";
+    if (rv == APR_SUCCESS && !ha_id_wellformed(got->id, got->id_len))
+        return "id is not well-formed";
+    if (rv == APR_SUCCESS || want.has_route) {
         if ((got->route != NULL) != want.has_route || (got->route && strcmp(got->route, want.route) != 0))
             return "route";
         if (got->route_known != want.known)
@@ -263,6 +269,8 @@ static const char *ref_compare(const ha_id_rules *rules, const char *url, const 
         if ((int)got->place != want.place)
             return "place";
     }
+    if (rv == APR_NOTFOUND && !want.has_route && (got->route || got->route_known))
+        return "neither id nor route, but something of it";
     if (!got->stock_sees || rules->whole)
         return NULL;
     for (semicolon_ends = 0; semicolon_ends < 2; semicolon_ends++) {

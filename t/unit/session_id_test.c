@@ -62,7 +62,13 @@ static const struct row {
     { "a dotted route: the first separator, if a member has that", &dot, "/", "JSESSIONID=a.b.c", NULL, "a", "b.c", 1, C, 1 },
     { "dots, and nobody has either", &dot, "/", "JSESSIONID=a.b.d", NULL, "a", "b.d", 0, C, 1 },
     { "a separator at the end", &dot, "/", "JSESSIONID=a.", NULL, "a", NULL, 0, C, 1 },
-    { "only a route: no id, but stock follows it", &dot, "/", "JSESSIONID=.tomcat1", NULL, NULL, NULL, 0, 0, 0 },
+    { "only a route: no id, and stock may follow it", &dot, "/", "JSESSIONID=.tomcat1", NULL, NULL, "tomcat1", 1, C, 1 },
+    { "only a route, of a member that is gone", &dot, "/", "a=b; JSESSIONID=\".tomcat9\"", NULL, NULL, "tomcat9", 0, C, 0 },
+    { "only a route, then an id", &dot, "/", "JSESSIONID=.tomcat1; JSESSIONID=X.tomcat9", NULL, "X", "tomcat9", 0, C, 0 },
+    { "only routes, then ids: the first whose route a member has", &dot, "/", "JSESSIONID=.b.c; JSESSIONID=.tomcat1; JSESSIONID=X; JSESSIONID=Y.tomcat2", NULL,
+      "Y", "tomcat2", 1, C, 0 },
+    { "only a route, as a path parameter: none", &dot, "/a;jsessionid=.tomcat1", NULL, NULL, NULL, NULL, 0, 0, 0 },
+    { "only a route, in a header: none", &header, "/", NULL, ".tomcat1", NULL, NULL, 0, 0, 1 },
     { "only a separator", &dot, "/", "JSESSIONID=.", NULL, NULL, NULL, 0, 0, 1 },
 
     /* more than one */
@@ -143,9 +149,9 @@ static void check_rows(apr_pool_t *p)
         apr_status_t rv = ha_id_parse(r->rules, r->url, r->cookies, r->header, known, NULL, p, &out);
         const char *wrong = ref_compare(r->rules, r->url, r->cookies, r->header, known, rv, &out);
         int good = rv == (r->id ? APR_SUCCESS : APR_NOTFOUND) && out.stock_sees == r->stock_sees
-            && (!r->id ? !out.id && !out.route
-                : (strcmp(out.id, r->id) == 0 && out.id_len == strlen(r->id) && (int)out.place == r->place && out.route_known == r->known
-                   && (r->route ? out.route && strcmp(out.route, r->route) == 0 : !out.route)));
+            && (r->id ? strcmp(out.id, r->id) == 0 && out.id_len == strlen(r->id) : !out.id && !out.id_len)
+            && (r->route ? out.route && strcmp(out.route, r->route) == 0 : !out.route)
+            && ((!r->id && !r->route) || ((int)out.place == r->place && out.route_known == r->known));
         if (!ok(good, "%s", r->name))
             printf("#   got id %s route %s known %d place %d stock_sees %d\n", out.id ? out.id : "-", out.route ? out.route : "-",
                    out.route_known, (int)out.place, out.stock_sees);
