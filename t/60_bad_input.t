@@ -162,10 +162,10 @@ my @malformed = (
     ['a look-alike alone, in the query', { path => '/native/x?MYjsessionid=x.r2' }],
     ['a look-alike alone, in the path', { path => '/native/x;MYjsessionid=x.r2' }],
     ['a parameter of the query', { path => '/native/x?jsessionid=x.r2' }],
-    ['no id, only a route', { cookie => 'JSESSIONID=.r2' }],
     ['half a quote', { cookie => 'JSESSIONID="a.r2' }],
 );
 is five(%{ $_->[1] }), 'r2', "$_->[0]: at its member" for @formed;
+is five(cookie => 'JSESSIONID=.r2'), 'r2', 'no id, only a route (ROUTEID=.route): no session, and sticky as stock';
 # r2 has had all requests so far: byrequests sends it nobody who is free to go elsewhere
 unlike five(%{ $_->[1] }), qr/r2|status/, "$_->[0]: no session, and it steers nobody" for @malformed;
 {
