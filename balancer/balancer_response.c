@@ -42,7 +42,7 @@ static int worth_a_line(void)
 static void tell(const backup_job *job, ha_backup_result result, apr_size_t bytes, const char *why)
 {
     char digest[13];
-    int level = result == HA_BACKUP_STORED || result == HA_BACKUP_GONE ? APLOG_DEBUG : APLOG_WARNING;
+    int level = result == HA_BACKUP_STORED || result == HA_BACKUP_TOUCHED || result == HA_BACKUP_GONE ? APLOG_DEBUG : APLOG_WARNING;
 
     ha_manager_backup(job->balancer, job->from, result, bytes, job->record.state.len);
     if (!APLOG_IS_LEVEL(job->server, level) || (level == APLOG_WARNING && !worth_a_line()))
@@ -112,27 +112,32 @@ static void leave_tombstone(backup_job *job, const ha_digest *digest, apr_pool_t
 static int keep(apr_pool_t *p, void *baton)
 {
     static const ha_backup_result results[] = { [HA_CAPTURE_STORED] = HA_BACKUP_STORED,
-        [HA_CAPTURE_FENCED] = HA_BACKUP_FENCED, [HA_CAPTURE_BROKEN] = HA_BACKUP_UNAVAILABLE,
+        [HA_CAPTURE_TOUCHED] = HA_BACKUP_TOUCHED, [HA_CAPTURE_FENCED] = HA_BACKUP_FENCED, [HA_CAPTURE_BROKEN] = HA_BACKUP_UNAVAILABLE,
         [HA_CAPTURE_TOO_LARGE] = HA_BACKUP_TOO_LARGE };
     backup_job *job = baton;
     ha_call call = { .pool = p };
     const char *why = NULL;
-    apr_size_t bytes;
-    ha_capture done;
+    apr_size_t bytes = 0;
+    ha_capture done = HA_CAPTURE_WANTED;
 
     if (job->record.gone) {
         leave_tombstone(job, &job->session.digest, p, apr_time_now() + job->timeout);
         tell(job, HA_BACKUP_GONE, 0, NULL);
         return 1;
     }
-    if (job->fetch && (why = fetch(job, p)) != NULL) {
-        tell(job, HA_BACKUP_INVALID, 0, why);
-        return 1;
-    }
-    bytes = job->record.base64 ? job->record.state.len / 4 * 3 : job->record.state.len;
-    ha_pack(&job->record, p);
     call.deadline = apr_time_now() + job->timeout;
-    done = ha_capture_put(&job->session, ha_request_table(), &call, &job->record, job->asked, job->shared);
+    if (job->fetch)
+        done = ha_capture_known(&job->session, ha_request_table(), &call, &job->record, job->asked, job->shared);
+    if (done == HA_CAPTURE_WANTED) {
+        if (job->fetch && (why = fetch(job, p)) != NULL) {
+            tell(job, HA_BACKUP_INVALID, 0, why);
+            return 1;
+        }
+        bytes = job->record.base64 ? job->record.state.len / 4 * 3 : job->record.state.len;
+        ha_pack(&job->record, p);
+        call.deadline = apr_time_now() + job->timeout;
+        done = ha_capture_put(&job->session, ha_request_table(), &call, &job->record, job->asked, job->shared);
+    }
     tell(job, results[done], bytes, call.why);
     if (job->renamed)
         leave_tombstone(job, &job->old, p, call.deadline);  /* both within one SessionHAStoreTimeout */

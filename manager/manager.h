@@ -14,10 +14,10 @@ typedef enum {
 const char *ha_outcome_name(ha_outcome);            /* "restored", ... */
 
 typedef enum {
-    HA_BACKUP_STORED, HA_BACKUP_UNAVAILABLE, HA_BACKUP_TOO_LARGE, HA_BACKUP_FENCED, HA_BACKUP_INVALID,
+    HA_BACKUP_STORED, HA_BACKUP_TOUCHED, HA_BACKUP_UNAVAILABLE, HA_BACKUP_TOO_LARGE, HA_BACKUP_FENCED, HA_BACKUP_INVALID,
     HA_BACKUP_GONE, HA_BACKUP_RESULTS
 } ha_backup_result;
-const char *ha_backup_result_name(ha_backup_result); /* "stored", "unavailable", "too_large", ... */
+const char *ha_backup_result_name(ha_backup_result); /* "stored", "touched", ... */
 
 /* ---- a member's counters, in shared memory -------------------------------- */
 

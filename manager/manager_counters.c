@@ -34,7 +34,7 @@
 #include "manager_shared.h"
 
 /* "SHAC" and the number of the layout: another number when a structure below changes. */
-#define LAYOUT (APR_UINT64_C(0x53484143) << 32 | 2)
+#define LAYOUT (APR_UINT64_C(0x53484143) << 32 | 3)
 
 typedef volatile apr_uint64_t word;
 
@@ -83,7 +83,7 @@ const char *ha_outcome_name(ha_outcome outcome)
 const char *ha_backup_result_name(ha_backup_result result)
 {
     static const char *const names[HA_BACKUP_RESULTS] = {
-        [HA_BACKUP_STORED] = "stored", [HA_BACKUP_UNAVAILABLE] = "unavailable",
+        [HA_BACKUP_STORED] = "stored", [HA_BACKUP_TOUCHED] = "touched", [HA_BACKUP_UNAVAILABLE] = "unavailable",
         [HA_BACKUP_TOO_LARGE] = "too_large", [HA_BACKUP_FENCED] = "fenced",
         [HA_BACKUP_INVALID] = "invalid", [HA_BACKUP_GONE] = "gone",
     };

@@ -39,13 +39,40 @@ static int claimed_elsewhere(const ha_session *s, ha_table *table, ha_call *call
     return 1;
 }
 
-ha_capture ha_capture_put(const ha_session *s, ha_table *table, ha_call *call, const ha_record *record,
-                          apr_time_t asked, int shared)
+static apr_time_t expiry(const ha_record *record)
+{
+    return apr_time_now() + apr_time_from_sec((apr_time_t)record->ttl) + GRACE;
+}
+
+static ha_capture touch(const ha_session *s, ha_call *call, const ha_record *record)
+{
+    return ha_store_touch(s->store, call, ha_key_backup(&s->digest, record->version.epoch, call->pool), &record->version,
+                          expiry(record)) == APR_SUCCESS ? HA_CAPTURE_TOUCHED : HA_CAPTURE_WANTED;
+}
+
+static ha_capture put(const ha_session *s, ha_call *call, const ha_record *record)
 {
     ha_value value;
     ha_blob plain;
-    ha_capture answer = HA_CAPTURE_BROKEN;
     apr_status_t rv;
+
+    value.version = record->version;
+    rv = ha_record_encode(record, call->pool, &plain);
+    if (rv != APR_SUCCESS)
+        return HA_CAPTURE_BROKEN;
+    rv = ha_seal(s->secret, HA_KIND_BACKUP, &s->digest, record->version, &plain, call->pool, &value.data);
+    if (rv != APR_SUCCESS)
+        return HA_CAPTURE_BROKEN;
+    rv = ha_store_put(s->store, call, ha_key_backup(&s->digest, record->version.epoch, call->pool), &value, expiry(record),
+                      NULL);
+    return rv == APR_SUCCESS ? HA_CAPTURE_STORED : APR_STATUS_IS_ENOSPC(rv) ? HA_CAPTURE_TOO_LARGE : HA_CAPTURE_BROKEN;
+}
+
+static ha_capture keep(const ha_session *s, ha_table *table, ha_call *call, const ha_record *record, apr_time_t asked,
+                       int shared, int without)
+{
+    ha_capture answer = HA_CAPTURE_WANTED;
+    int kept;
 
     switch (wait_turn(table, s, call, record->version)) {
     case HA_PUT_FENCED:
@@ -54,29 +81,34 @@ ha_capture ha_capture_put(const ha_session *s, ha_table *table, ha_call *call, c
         return HA_CAPTURE_STORED;
     case HA_PUT_BUSY:
         call->why = "an earlier backup of the session is still being written";
-        return HA_CAPTURE_BROKEN;
+        return without ? HA_CAPTURE_WANTED : HA_CAPTURE_BROKEN;
     case HA_PUT_MOVING:
         call->why = "the session is being moved";
-        return HA_CAPTURE_BROKEN;
+        return without ? HA_CAPTURE_WANTED : HA_CAPTURE_BROKEN;
+    case HA_PUT_SAME:
+        answer = touch(s, call, record);    /* a node that has lost its copy is given it again by a put */
+        break;
     case HA_PUT_GO:
         break;
     }
-    value.version = record->version;
-    rv = ha_record_encode(record, call->pool, &plain);
-    if (rv != APR_SUCCESS)
-        goto leave;
-    rv = ha_seal(s->secret, HA_KIND_BACKUP, &s->digest, record->version, &plain, call->pool, &value.data);
-    if (rv != APR_SUCCESS)
-        goto leave;
-    rv = ha_store_put(s->store, call, ha_key_backup(&s->digest, record->version.epoch, call->pool), &value,
-                      apr_time_now() + apr_time_from_sec((apr_time_t)record->ttl) + GRACE, NULL);
-    if (rv == APR_SUCCESS)
-        answer = HA_CAPTURE_STORED;
-    else if (APR_STATUS_IS_ENOSPC(rv))
-        answer = HA_CAPTURE_TOO_LARGE;
-leave:
-    ha_table_put_end(table, &s->digest, record->version, record->route, asked, answer == HA_CAPTURE_STORED);
-    if (shared && answer == HA_CAPTURE_STORED && claimed_elsewhere(s, table, call, record))
+    if (answer == HA_CAPTURE_WANTED && !without)
+        answer = put(s, call, record);
+    kept = answer == HA_CAPTURE_STORED || answer == HA_CAPTURE_TOUCHED;
+    ha_table_put_end(table, &s->digest, record->version, record->route, asked,
+                     !kept ? HA_ACK_NONE : record->gone ? HA_ACK_STONE : HA_ACK_STATE);
+    if (shared && kept && claimed_elsewhere(s, table, call, record))
         answer = HA_CAPTURE_FENCED;
     return answer;
+}
+
+ha_capture ha_capture_put(const ha_session *s, ha_table *table, ha_call *call, const ha_record *record,
+                          apr_time_t asked, int shared)
+{
+    return keep(s, table, call, record, asked, shared, 0);
+}
+
+ha_capture ha_capture_known(const ha_session *s, ha_table *table, ha_call *call, const ha_record *record,
+                            apr_time_t asked, int shared)
+{
+    return keep(s, table, call, record, asked, shared, 1);
 }

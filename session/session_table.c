@@ -7,6 +7,7 @@
  *     touched   8   last use, for eviction
  *     epoch     8   of the owner
  *     seq       8   newest one acknowledged under that epoch
+ *     kept      8   whoever told it last was asked for it at this point, 0: it is a tombstone
  *     since     8   the owner was confirmed at this point
  *     gate      8   a takeover holds the gate until this point, 0: open
  *     busy      8   a backup is being written until this point, 0: none
@@ -26,6 +27,7 @@
 
 #define SETS 2048               /* a power of two */
 #define WAYS 8
+#define LATELY apr_time_from_sec(1)         /* who tells again what was kept then is one of many requests at once */
 #define FORGOTTEN apr_time_from_sec(60)     /* a count of running requests that nobody has touched since */
 
 typedef struct {
@@ -33,6 +35,7 @@ typedef struct {
     apr_time_t   touched;
     apr_uint64_t epoch;
     apr_uint64_t seq;
+    apr_time_t   kept;
     apr_time_t   since;
     apr_time_t   gate;
     apr_time_t   busy;
@@ -239,14 +242,18 @@ ha_put ha_table_put_begin(ha_table *t, const ha_digest *d, ha_version v, apr_tim
     e = find_or_make(t, d, now);
     if (v.epoch < e->epoch)
         answer = HA_PUT_FENCED;
-    else if (v.epoch == e->epoch && v.seq <= e->seq && e->seq > 0)
+    else if (v.epoch == e->epoch && e->seq > 0
+             && (v.seq < e->seq || (v.seq == e->seq && (e->kept == 0 || now - e->kept < LATELY))))
         answer = HA_PUT_DONE;
     else if (e->gate > now && !e->patient)
         answer = HA_PUT_MOVING;
     else if (e->busy > now)
         answer = HA_PUT_BUSY;
-    else
+    else {
         e->busy = until;
+        if (v.epoch == e->epoch && v.seq == e->seq && e->seq > 0)
+            answer = HA_PUT_SAME;
+    }
     apr_global_mutex_unlock(t->mutex);
     return answer;
 }
@@ -264,14 +271,14 @@ int ha_table_quiet(ha_table *t, const ha_digest *d, apr_time_t now)
 }
 
 void ha_table_put_end(ha_table *t, const ha_digest *d, ha_version v, const char *route, apr_time_t asked,
-                      int acknowledged)
+                      ha_ack ack)
 {
     entry *e;
     if (apr_global_mutex_lock(t->mutex) != APR_SUCCESS)
         return;
     if ((e = find(t, d)) != NULL) {
         e->busy = 0;
-        if (acknowledged && (v.epoch > e->epoch || (v.epoch == e->epoch && v.seq > e->seq))) {
+        if (ack != HA_ACK_NONE && (v.epoch > e->epoch || (v.epoch == e->epoch && v.seq >= e->seq))) {
             if (v.epoch > e->epoch) {
                 /* a member knows an owner's epoch that this httpd has not seen: another one moved it */
                 e->epoch = v.epoch;
@@ -283,6 +290,7 @@ void ha_table_put_end(ha_table *t, const ha_digest *d, ha_version v, const char 
             if (asked > e->since)
                 e->since = asked;
             e->seq = v.seq;
+            e->kept = ack == HA_ACK_STATE ? asked : 0;
         }
     }
     apr_global_mutex_unlock(t->mutex);

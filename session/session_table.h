@@ -57,7 +57,8 @@ void ha_table_open_gate(ha_table *, const ha_digest *, apr_time_t until);
  * parallel requests are captured by different threads and processes in any order. */
 typedef enum {
     HA_PUT_GO,                  /* write it; then ha_table_put_end() */
-    HA_PUT_DONE,                /* this version or a newer one of the epoch is acknowledged already */
+    HA_PUT_DONE,                /* a newer one of the epoch is acknowledged already, or this one a moment ago */
+    HA_PUT_SAME,                /* this very one is acknowledged: let its copies live on; then ha_table_put_end() */
     HA_PUT_BUSY,                /* another one is being written: ask again */
     HA_PUT_MOVING,              /* the session is being moved: ask again, it may be fenced then */
     HA_PUT_FENCED               /* the session has an owner of a newer epoch */
@@ -66,9 +67,13 @@ ha_put ha_table_put_begin(ha_table *, const ha_digest *, ha_version, apr_time_t 
 /* Who moves a session closes the gate, and then waits until no backup of it is on its way any more: what is
  * acknowledged before that is fetched, what comes later meets the gate. 1: none is. */
 int ha_table_quiet(ha_table *, const ha_digest *, apr_time_t now);
+typedef enum {
+    HA_ACK_NONE,
+    HA_ACK_STATE,
+    HA_ACK_STONE                /* a tombstone: it is never HA_PUT_SAME as a state of its version that comes late */
+} ha_ack;
 /* route, asked: the member that made it, and when it was asked (not when it answered: an answer that
  * a dying member gave last must not look like a sign of life after its death). */
-void ha_table_put_end(ha_table *, const ha_digest *, ha_version, const char *route, apr_time_t asked,
-                      int acknowledged);
+void ha_table_put_end(ha_table *, const ha_digest *, ha_version, const char *route, apr_time_t asked, ha_ack);
 
 #endif

@@ -1,10 +1,11 @@
-/* store.c - get, put, add and remove over the nodes of a store.
+/* store.c - get, put, touch, add and remove over the nodes of a store.
  *
  * get   asks every node that can be asked at once. Reads are rare (a session in failover), a
  *       copy may lie on any node (it was written while the placed ones were away), and a node that
  *       answers "no" costs next to nothing; so there is one round trip, and none is missed.
  * put   asks the first K usable nodes at once; whoever refuses is replaced by the next node at once, whoever
  *       has not answered after half of the time as well.
+ * touch asks the nodes that a put would ask at first, and is none: whoever needs more than they have puts.
  * add   see ha_store_add().
  * has   as get, but of what is not ours: no envelope, no version, nothing to repair.
  */
@@ -148,6 +149,48 @@ apr_status_t ha_store_put(ha_store *store, ha_call *call, const char *key, const
     }
     finish(&ask, trace, first, acked);
     return acked ? APR_SUCCESS : full ? full : ha_ask_broken(call);
+}
+
+apr_status_t ha_store_touch(ha_store *store, ha_call *call, const char *key, const ha_version *version, apr_time_t expires)
+{
+    static const ha_blob nothing = { "", 0 };
+    ha_ask ask;
+    ha_envelope env;
+    apr_status_t rv;
+    apr_time_t half;
+    int i, place, touched = 0;
+
+    if (store->provider->touch == NULL) {
+        return APR_ENOTIMPL;
+    }
+    if (APR_SUCCESS != (rv = ha_ask_begin(&ask, store, call, key))) {
+        return rv;
+    }
+    memset(&env, 0, sizeof(env));
+    env.version = *version;
+    env.expires = expires;
+    for (place = 0; ask.njobs < store->copies && place < store->nnodes; place++) {
+        ha_ask_node(&ask, place, HA_ASK_TOUCH, &env, &nothing);
+    }
+    half = ask.began + (ask.deadline - ask.began) / 2;
+    while (ha_ask_pending(&ask) && apr_time_now() < half) {
+        ha_ask_wait(&ask, half);
+    }
+    for (i = 0; i < ask.njobs; i++) {
+        ha_breaker *b = ask.copies[i]->node->breaker;
+
+        ha_breaker_count(b, HA_N_GETS);
+        if (ha_ask_ended(&ask, i) && ask.copies[i]->rv == APR_SUCCESS) {
+            ha_breaker_count(b, HA_N_HITS);
+            touched++;
+        }
+        else if (ha_ask_ended(&ask, i) && ask.copies[i]->rv == APR_NOTFOUND) {
+            ha_breaker_count(b, HA_N_MISSES);
+        }
+    }
+    rv = ask.njobs > 0 && touched == ask.njobs ? APR_SUCCESS : APR_NOTFOUND;
+    finish(&ask, NULL, NULL, 0);
+    return rv;
 }
 
 /* A copy was found while carrying cand: what is carried from here on? 1: the copy. Mine gives way to

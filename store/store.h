@@ -6,7 +6,7 @@
  *   parent   ha_store_configure()  one per distinct SessionHAStore line
  *            ha_store_shared_size(), ha_store_prepare()   post_config
  *   child    ha_store_open()       child_init
- *   request  get / put / add / remove, from any thread, within call->deadline
+ *   request  get / put / add / touch / remove, from any thread, within call->deadline
  *
  * Keys are printable ASCII without space, at most HA_STORE_KEY_MAX bytes. A part between colons that is
  * 64 bytes long (a session's digest in hex) alone decides where a key is placed, so that everything of
@@ -69,6 +69,11 @@ apr_status_t ha_store_get(ha_store *, ha_call *, const char *key, ha_value *out,
  * answers is without its copy. A node that does not answer is replaced by the next one. */
 apr_status_t ha_store_put(ha_store *, ha_call *, const char *key, const ha_value *, apr_time_t expires,
                           ha_store_trace *trace);
+
+/* The copies of this version live until `expires`, and are not written again. APR_SUCCESS: each node that a put would
+ * ask now has one. Anything else: put it (a node has lost its copy or not answered, or this store cannot: APR_ENOTIMPL).
+ * Takes half of the time at most. */
+apr_status_t ha_store_touch(ha_store *, ha_call *, const char *key, const ha_version *, apr_time_t expires);
 
 /* One winner: APR_SUCCESS, or APR_EEXIST (then *out is the value that is there). */
 apr_status_t ha_store_add(ha_store *, ha_call *, const char *key, const ha_value *, apr_time_t expires,

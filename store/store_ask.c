@@ -42,6 +42,15 @@ static int run_look(ha_job *job)
     return 1;
 }
 
+static int run_touch(ha_job *job)
+{
+    ha_copy *copy = job->args;
+
+    ha_copy_touch(copy, job->pool);
+    copy->took = apr_time_now() - job->begun;
+    return 0;
+}
+
 static int run_remove(ha_job *job)
 {
     ha_copy *copy = job->args;
@@ -67,7 +76,7 @@ static int run_has(ha_job *job)
     return 0;
 }
 
-static ha_job_fn *const runs[] = { run_get, run_look, run_put, run_add, run_remove, run_has };   /* by ha_ask_what */
+static ha_job_fn *const runs[] = { run_get, run_look, run_put, run_add, run_touch, run_remove, run_has };   /* by ha_ask_what */
 
 apr_status_t ha_ask_begin(ha_ask *ask, ha_store *store, ha_call *call, const char *key)
 {

@@ -27,14 +27,15 @@ typedef enum {
     HA_ASK_LOOK,                        /* a get beside an add, which may wait for it */
     HA_ASK_PUT,
     HA_ASK_ADD,
+    HA_ASK_TOUCH,
     HA_ASK_REMOVE,
     HA_ASK_HAS
 } ha_ask_what;
 
 /* APR_SUCCESS; else nothing needs to be ended. */
 apr_status_t ha_ask_begin(ha_ask *, ha_store *, ha_call *, const char *key);
-/* Asks the node at this place in the order. env, bytes: what is written (NULL for a get, remove or has). 0: it is not
- * usable, or its lane is full. */
+/* Asks the node at this place in the order. env, bytes: what is written (NULL for a get, remove or has; of a
+ * touch, version and expiry). 0: it is not usable, or its lane is full. */
 int ha_ask_node(ha_ask *, int place, ha_ask_what, const ha_envelope *env, const ha_blob *bytes);
 /* One wait, until all have answered, one has something to say at once (a write that failed, an add), or the time
  * has come. Counts what has ended. */

@@ -256,6 +256,42 @@ apr_status_t ha_copy_add(ha_copy *copy, apr_pool_t *p)
     return copy->rv;
 }
 
+/* A node that was away may hold an older version, which must not count as a copy of this one: so it is read first, without
+ * its parts. Those are touched before the list, which then never outlives them. */
+apr_status_t ha_copy_touch(ha_copy *copy, apr_pool_t *p)
+{
+    const ha_store_provider *provider = copy->node->provider;
+    ha_envelope there;
+    ha_call call;
+    ha_blob bytes;
+    apr_uint32_t n;
+
+    call_of(copy, p, &call);
+    copy->rv = provider->get(copy->node->at, &call, copy->key, &bytes);
+    if (copy->rv == APR_SUCCESS) {
+        copy->rv = ha_envelope_read(&bytes, copy->key, &there, &call.why);
+    }
+    if (copy->rv != APR_SUCCESS || ha_newer(&there.version, &copy->env.version)) {
+        goto leave;
+    }
+    if (ha_newer(&copy->env.version, &there.version)) {
+        copy->rv = APR_NOTFOUND;
+        goto leave;
+    }
+    for (n = 0; n < there.parts && n < PARTS_MAX; n++) {
+        if (late(copy)
+            || APR_SUCCESS != (copy->rv = provider->touch(copy->node->at, &call, part_key(copy, &there, n, p), copy->env.expires))) {
+            goto leave;
+        }
+    }
+    if (!late(copy)) {
+        copy->rv = provider->touch(copy->node->at, &call, copy->key, copy->env.expires);
+    }
+leave:
+    copy->why = copy->why ? copy->why : call.why;
+    return copy->rv;
+}
+
 apr_status_t ha_copy_remove(ha_copy *copy, apr_pool_t *p)
 {
     ha_call call;

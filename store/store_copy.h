@@ -39,6 +39,9 @@ apr_status_t ha_copy_put(ha_copy *, apr_pool_t *p);
 /* APR_EEXIST: env and bytes are what is there. One's own write, met again (the connection died after the
  * node had taken it), is APR_SUCCESS. What is broken there is removed: nobody can follow it. */
 apr_status_t ha_copy_add(ha_copy *, apr_pool_t *p);
+/* What is there ends at env.expires from now on, if it is of env.version (or of a newer one, which is left alone).
+ * APR_NOTFOUND: it is not there, not whole, or older. */
+apr_status_t ha_copy_touch(ha_copy *, apr_pool_t *p);
 apr_status_t ha_copy_remove(ha_copy *, apr_pool_t *p);
 
 #endif

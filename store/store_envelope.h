@@ -12,11 +12,15 @@
  *   16  seq(8)
  *   24  writer(8)                       random, of one put or add: "is this the one I wrote?"
  *   32  length(8)                       of the value
- *   40  expires(8)                      microseconds since 1970, 0: does not; so that a repaired copy lives no longer
+ *   40  expires(8)                      microseconds since 1970, 0: does not; as it was written (see below)
  *   48  checksum(8)                     over key, bytes 0-47 and the value
  *   56  the value ('V'), or nothing ('M')
  *
  * All integers big-endian.
+ *
+ * When a copy ends is the node's business, by its own clock; a touch moves that and writes no byte of the copy: what
+ * reads, changes and writes could put an older version over a newer one. So `expires` is where a copy that was never
+ * touched ends, and so ends what is made of it by a repair. One that is there later was touched.
  */
 #ifndef HA_STORE_ENVELOPE_H
 #define HA_STORE_ENVELOPE_H

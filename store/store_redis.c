@@ -284,9 +284,11 @@ static apr_status_t add(ha_node *node, ha_call *call, const char *key, const ha_
 static apr_status_t touch(ha_node *node, ha_call *call, const char *key, apr_time_t expires)
 {
     ha_question q = { .nil = APR_NOTFOUND };
-    char *ms = apr_psprintf(call->pool, "%" APR_TIME_T_FMT, expires / 1000);
+    apr_interval_time_t ttl = (expires - apr_time_now()) / 1000;
+    /* a span, as for SET: the clock of its machine may be another one */
+    char *ms = apr_psprintf(call->pool, "%" APR_TIME_T_FMT, ttl < 1 ? 1 : ttl);
 
-    word(&q, expires ? "PEXPIREAT" : "PERSIST", expires ? 9 : 7);
+    word(&q, expires ? "PEXPIRE" : "PERSIST", 7);
     word(&q, key, strlen(key));
     if (expires) {
         word(&q, ms, strlen(ms));

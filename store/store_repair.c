@@ -7,6 +7,8 @@
 #include "store_repair.h"
 
 #define RECALL_MIN apr_time_from_sec(1)
+#define LINGERS      apr_time_from_sec(10)      /* memcached counts in whole seconds and forgets late */
+#define TOUCHED_LIFE apr_time_from_sec(60)
 
 /* Looks again before it overwrites: the node may have been given something newer since the caller read it.
  * A write between this look and the put could still be overtaken on this node (the stores have no
@@ -66,6 +68,15 @@ void ha_repair_node(ha_store *store, const ha_store_node *node, const ha_envelop
     ha_batch_detach(batch);
 }
 
+/* A copy that should have ended long ago has been touched, and only its node knows for how long. Whoever reads it is about
+ * to hand the session over, and then there are new copies. */
+static apr_time_t life_of(const ha_store *store, const ha_envelope *env)
+{
+    apr_time_t now = apr_time_now();
+
+    return store->provider->touch && env->expires && env->expires + LINGERS < now ? now + TOUCHED_LIFE : env->expires;
+}
+
 void ha_repair_found(ha_store *store, const char *key, const ha_copy *best, ha_copy *const *copies, int njobs, apr_uint32_t done)
 {
     ha_envelope env = best->env;
@@ -73,6 +84,7 @@ void ha_repair_found(ha_store *store, const char *key, const ha_copy *best, ha_c
     ha_batch *batch = NULL;
     int i;
 
+    env.expires = life_of(store, &env);
     for (i = 0; i < njobs && i < store->copies; i++) {
         const ha_copy *copy = copies[i];
         int missing = copy->rv == APR_NOTFOUND, broken = copy->rv == APR_EINVAL;

@@ -168,7 +168,16 @@ subtest 'an unchanged state is told again before its time to live is over' => su
     sleep 5.2;          # a quarter
     $r = ask($one, '/count?peek', $r->{jar});
     ok($r->{backup}, 'told again');
-    cmp_ok($r->{backup}{seq}, '>', $seq) if $r->{backup};
+    is($r->{backup}{seq}, $seq, 'under the same number') if $r->{backup};
+    $r = ask($one, '/count', $r->{jar});
+    cmp_ok($r->{backup}{seq}, '>', $seq, 'a changed one has a number of its own');
+
+    # another request tells it in between: what this one did may have been in that answer
+    my $slow = $one->send_request('GET', '/test/count?ms=1000', { 'Session-Backup-Accept' => $ACCEPT, Cookie => "JSESSIONID=$r->{jar}" });
+    sleep 0.4;
+    my $between = ask($one, '/cart', $r->{jar});
+    $slow = seen($one->read_response($slow, 'GET'), $r->{jar});
+    is($slow->{backup}{seq}, $between->{backup}{seq}, 'two requests that end with the same state tell the same number');
 };
 
 subtest 'a large state is announced and fetched' => sub {

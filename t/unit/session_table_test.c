@@ -69,23 +69,48 @@ static void order(void)
 
     ok(ha_table_put_begin(table, &d, v6, 100, 200) == HA_PUT_GO, "a first backup");
     ok(ha_table_put_begin(table, &d, v5, 110, 210) == HA_PUT_BUSY, "another one waits for it");
-    ha_table_put_end(table, &d, v6, "a", 90, 1);
+    ha_table_put_end(table, &d, v6, "a", 90, HA_ACK_STATE);
     ok(ha_table_put_begin(table, &d, v5, 120, 220) == HA_PUT_DONE, "an older one is in it");
     ok(ha_table_put_begin(table, &d, v6, 120, 220) == HA_PUT_DONE, "the same one too");
     ok(ha_table_put_begin(table, &d, v7, 130, 230) == HA_PUT_GO, "a newer one goes");
-    ha_table_put_end(table, &d, v7, "a", 125, 0);
+    ha_table_put_end(table, &d, v7, "a", 125, HA_ACK_NONE);
     (void)ha_table_owner(table, &d, &own);
     ok(own.version.seq == 6, "what the store did not acknowledge does not count");
     ok(own.since == 90, "a member lives as of when it was asked");
     ok(ha_table_put_begin(table, &d, v7, 140, 240) == HA_PUT_GO, "and may be tried again");
     ok(ha_table_put_begin(table, &d, v7, 241, 300) == HA_PUT_GO, "a writer that died holds up nobody for ever");
-    ha_table_put_end(table, &d, v7, "a", 125, 1);
+    ha_table_put_end(table, &d, v7, "a", 125, HA_ACK_STATE);
     ha_table_own(table, &d, 2, "b", 400);
     ok(ha_table_put_begin(table, &d, v7, 410, 500) == HA_PUT_FENCED, "the former owner's backup is fenced");
     ok(ha_table_put_begin(table, &d, next, 410, 500) == HA_PUT_GO, "the owner's is not, though its seq is lower");
-    ha_table_put_end(table, &d, next, "b", 405, 1);
+    ha_table_put_end(table, &d, next, "b", 405, HA_ACK_STATE);
     (void)ha_table_owner(table, &d, &own);
     ok(own.version.epoch == 2 && own.version.seq == 1, "epoch before seq");
+}
+
+static void again(void)
+{
+    ha_digest d = digest_of(7);
+    ha_version v3 = { 1, 3 }, v4 = { 1, 4 }, v5 = { 1, 5 };
+    const apr_time_t minute = apr_time_from_sec(60);
+    ha_owner own;
+
+    ok(ha_table_put_begin(table, &d, v4, 100, 200) == HA_PUT_GO, "a backup");
+    ha_table_put_end(table, &d, v4, "a", 90, HA_ACK_STATE);
+    ok(ha_table_put_begin(table, &d, v4, minute, minute + 100) == HA_PUT_SAME, "told again a minute later: the same");
+    ok(ha_table_put_begin(table, &d, v4, minute, minute + 100) == HA_PUT_BUSY && ha_table_put_begin(table, &d, v5, minute, minute + 100) == HA_PUT_BUSY,
+       "it has its turn as others have");
+    ha_table_put_end(table, &d, v4, "a", minute, HA_ACK_STATE);
+    ok(ha_table_owner(table, &d, &own) && own.since == minute, "a sign of life");
+    ok(ha_table_put_begin(table, &d, v4, minute + 100, minute + 200) == HA_PUT_DONE, "and again at once: done");
+    ok(ha_table_put_begin(table, &d, v3, 2 * minute, 2 * minute + 100) == HA_PUT_DONE, "an older one is not the same");
+    ok(ha_table_put_begin(table, &d, v4, 2 * minute, 2 * minute + 100) == HA_PUT_SAME, "the same");
+    ha_table_put_end(table, &d, v4, "a", 2 * minute, HA_ACK_NONE);
+    ok(ha_table_put_begin(table, &d, v4, 2 * minute, 2 * minute + 100) == HA_PUT_SAME, "not done: the same still");
+    ha_table_put_end(table, &d, v4, "a", 2 * minute, HA_ACK_NONE);
+    ok(ha_table_put_begin(table, &d, v5, 3 * minute, 3 * minute + 100) == HA_PUT_GO, "a tombstone");
+    ha_table_put_end(table, &d, v5, "a", 3 * minute, HA_ACK_STONE);
+    ok(ha_table_put_begin(table, &d, v5, 4 * minute, 4 * minute + 100) == HA_PUT_DONE, "a state of its number is not let in its place");
 }
 
 static void crowd(void)
@@ -165,6 +190,7 @@ int main(void)
     owners();
     gate();
     order();
+    again();
     processes(mutex, NULL, &counters[0], &counters[1]);
     crowd();
     return tap_done();

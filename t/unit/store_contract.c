@@ -14,7 +14,7 @@
 #include <apr_general.h>
 #include <apr_strings.h>
 
-#include "store/store_envelope.h"
+#include "store/store_copy.h"
 #include "store/store_nodes.h"
 #include "store_servers.h"
 
@@ -173,6 +173,101 @@ static void expiry(contract *c)
     ha_store_tend(c->store, c->p, apr_time_now() + 20 * SECOND);
     apr_sleep(100000);
     ok(get(c, key, &v) == APR_SUCCESS && get(c, late, &v) == APR_SUCCESS && get(c, past, &v) == APR_NOTFOUND, "the sweep takes what has expired and nothing else");
+}
+
+static apr_status_t touch(contract *c, const char *key, apr_uint64_t epoch, apr_uint64_t seq, apr_time_t expires)
+{
+    ha_call call = { c->p, 0, NULL };
+    ha_version version = { epoch, seq };
+
+    return ha_store_touch(c->store, &call, key, &version, expires);
+}
+
+/* On the node that is so far in the key's order, past the store. */
+static apr_status_t on_node(contract *c, int place, const char *key, ha_blob *found, const ha_blob *put, const char *remove)
+{
+    ha_call call = { c->p, apr_time_now() + TIMEOUT, NULL };
+    int order[HA_STORE_NODES_MAX];
+    const ha_store_node *node;
+
+    ha_store_order(c->store, key, order);
+    node = &c->store->nodes[order[place]];
+    return found ? node->provider->get(node->at, &call, key, found)
+         : put ? node->provider->put(node->at, &call, key, put, apr_time_now() + 60 * SECOND)
+               : node->provider->remove(node->at, &call, remove);
+}
+
+static void touching(contract *c)
+{
+    const char *small = test_key(c->p, "ha:b", 20), *large = test_key(c->p, "ha:b", 21), *shorter = test_key(c->p, "ha:b", 22),
+               *never = test_key(c->p, "ha:b", 23), *why;
+    const apr_size_t size = 2 * 1024 * 1024;
+    const int parts = c->store->provider->chunk > 0;
+    char *bytes = apr_palloc(c->p, size);
+    ha_call call = { c->p, 0, NULL };
+    ha_value v, w = value_of(bytes, size, 1, 7);
+    ha_blob whole;
+    ha_envelope env;
+    int i;
+
+    memset(bytes, 'b', size);
+    ok(put_text(c, small, "small", 1, 7, apr_time_now() + 60 * SECOND) == APR_SUCCESS
+       && ha_store_put(c->store, &call, large, &w, apr_time_now() + 60 * SECOND, NULL) == APR_SUCCESS
+       && ha_store_put(c->store, &call, shorter, &w, apr_time_now() + 60 * SECOND, NULL) == APR_SUCCESS, "three values, two of them large");
+    if (c->store->provider->touch == NULL) {
+        ok(touch(c, small, 1, 7, apr_time_now() + 60 * SECOND) == APR_ENOTIMPL, "this store cannot touch, and says so");
+        return;
+    }
+    ok(touch(c, never, 1, 7, apr_time_now() + 60 * SECOND) == APR_NOTFOUND, "touch of what is not there");
+    ok(touch(c, small, 1, 8, apr_time_now() + 60 * SECOND) == APR_NOTFOUND && touch(c, small, 2, 1, apr_time_now() + 60 * SECOND) == APR_NOTFOUND,
+       "an older version does not count");
+    ok(touch(c, shorter, 1, 6, apr_time_now() + SECOND) == APR_SUCCESS, "a newer one does, and is left alone");
+    ok(touch(c, small, 1, 7, apr_time_now() + 4 * SECOND) == APR_SUCCESS && touch(c, large, 1, 7, apr_time_now() + 4 * SECOND) == APR_SUCCESS
+       && touch(c, small, 1, 7, apr_time_now() + 90 * SECOND) == APR_SUCCESS && touch(c, large, 1, 7, apr_time_now() + 91 * SECOND) == APR_SUCCESS
+       && touch(c, shorter, 1, 7, apr_time_now() + 2 * SECOND) == APR_SUCCESS, "a life may be made shorter, and longer again");
+    ok(get(c, shorter, &v) == APR_SUCCESS && value_is(v, bytes, size) && v.version.seq == 7, "nothing else has changed");
+    for (i = 0; i < 200 && get(c, shorter, &v) == APR_SUCCESS; i++) {
+        apr_sleep(100000);
+    }
+    apr_sleep(2 * SECOND + 500000);
+    ok(get(c, shorter, &v) != APR_SUCCESS, "one is over");
+    ok(get(c, small, &v) == APR_SUCCESS && value_is(v, "small", 5), "the small one lives");
+    ok(get(c, large, &v) == APR_SUCCESS && value_is(v, bytes, size), "and the large one, in all its parts");
+
+    ok(on_node(c, 0, large, &whole, NULL, NULL) == APR_SUCCESS && ha_envelope_read(&whole, large, &env, &why) == APR_SUCCESS
+       && (env.parts > 0) == parts, parts ? "it is in parts" : "it is in one piece");
+    if (parts) {
+        ok(on_node(c, 0, large, NULL, NULL, apr_psprintf(c->p, "%s.%016" APR_UINT64_T_HEX_FMT ".1", large, env.writer)) == APR_SUCCESS
+           && touch(c, large, 1, 7, apr_time_now() + 90 * SECOND) == APR_NOTFOUND, "one part is lost: no copy any more");
+    }
+    ok(on_node(c, 0, small, &whole, NULL, NULL) == APR_SUCCESS && on_node(c, 0, small, NULL, NULL, small) == APR_SUCCESS
+       && touch(c, small, 1, 7, apr_time_now() + 90 * SECOND) == APR_NOTFOUND, "a node has forgotten its copy: it is to be put");
+    ok(on_node(c, 0, small, NULL, &whole, NULL) == APR_SUCCESS && touch(c, small, 1, 7, apr_time_now() + 90 * SECOND) == APR_SUCCESS, "it has it again");
+}
+
+/* Of a copy whose envelope says that it was over long ago: it has been touched. */
+static void repair_of_touched(contract *c)
+{
+    const char *key = test_key(c->p, "ha:b", 24);
+    const ha_blob text = { "touched", 7 };
+    ha_envelope env;
+    ha_blob whole;
+    ha_value v;
+    int i;
+
+    if (c->row->copies < 2 || c->store->provider->touch == NULL) {
+        return;
+    }
+    memset(&env, 0, sizeof(env));
+    env.version.epoch = env.version.seq = env.writer = 1;
+    env.expires = apr_time_now() - 3600 * SECOND;
+    ha_copy_seal(&env, key, &text, c->p, &whole);
+    ok(on_node(c, 1, key, NULL, &whole, NULL) == APR_SUCCESS && get(c, key, &v) == APR_SUCCESS && value_is(v, "touched", 7),
+       "a copy that was touched, on the second node only");
+    for (i = 0; i < 100 && on_node(c, 0, key, &whole, NULL, NULL) != APR_SUCCESS; i++) {
+        apr_sleep(50000);
+    }
+    ok(i < 100, "is repaired on the first");
 }
 
 static void add_and_remove(contract *c)
@@ -399,6 +494,8 @@ static void one_child(void *baton)
     every_byte(c);
     sizes(c);
     expiry(c);
+    touching(c);
+    repair_of_touched(c);
     add_and_remove(c);
     bad_keys(c);
     native(c);

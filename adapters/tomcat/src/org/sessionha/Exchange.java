@@ -111,11 +111,12 @@ final class Exchange {
             record.recheck();
         }
         try {
-            Version version = record.draw();
+            Version drawn = record.draw();
             SessionState state = SessionState.read((StandardSession) session, valve.unserialisable());
             if (was == null && session == sessionAtStart && record.isTold(state, versionAtStart, now, refresh)) {
                 return;
             }
+            Version version = record.numberOf(state, drawn);
             long ttl = SessionRecord.ttl(session);
             String at = Fields.at(context);
             String field = state.bytes.length > inlineMax ? null

@@ -91,8 +91,13 @@ final class SessionRecord {
                 && now - exportedAt < refresh && exportedAt <= now;
     }
 
+    /** The number under which this state is told: what was told last keeps its own, and httpd need not store it again. */
+    synchronized Version numberOf(SessionState read, Version drawn) {
+        return Arrays.equals(digest, read.digest) ? new Version(epoch, seq) : drawn;
+    }
+
     synchronized void exported(Version version, String base, SessionState read, boolean keep, long now) {
-        if (version.seq > seq) {
+        if (version.seq >= seq) {
             seq = version.seq;
             digest = read.digest;
             toldAs = base;

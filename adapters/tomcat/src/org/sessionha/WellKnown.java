@@ -68,7 +68,7 @@ final class WellKnown {
         }
         SessionRecord.Announced announced = record.takeAnnounced();
         if (announced == null) {
-            Version version = record.draw();
+            Version drawn = record.draw();
             SessionState state;
             try {
                 state = SessionState.read((StandardSession) session, valve.unserialisable());
@@ -77,6 +77,7 @@ final class WellKnown {
                 end(response, HttpServletResponse.SC_NOT_FOUND);
                 return;
             }
+            Version version = record.numberOf(state, drawn);
             record.exported(version, base, state, false, System.currentTimeMillis());
             announced = new SessionRecord.Announced(version, state.bytes);
         }
