@@ -6,7 +6,7 @@
 
 #include "store_repair.h"
 
-#define RECALL_MIN apr_time_from_sec(1)
+#define RECALL_MIN   apr_time_from_sec(1)
 #define LINGERS      apr_time_from_sec(10)      /* memcached counts in whole seconds and forgets late */
 #define TOUCHED_LIFE apr_time_from_sec(60)
 
