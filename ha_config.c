@@ -10,7 +10,6 @@
 #define DEFAULT_STORE_TIMEOUT apr_time_from_msec(100)
 #define DEFAULT_TTL           1800
 #define DEFAULT_MAX_SIZE      (1024 * 1024)
-#define DEFAULT_JOURNAL       256
 #define DEFAULT_RETRY_MAX     1
 #define DEFAULT_FAILBACK_RATE 20
 #define DEFAULT_RETRY_BODY    (64 * 1024)
@@ -125,9 +124,14 @@ static const char *parse_time(cmd_parms *cmd, const char *arg, const char *unit,
                               apr_interval_time_t max, const char *range, apr_interval_time_t *value)
 {
     apr_interval_time_t t;
+    char *low = apr_pstrdup(cmd->temp_pool, arg);
+    apr_size_t len = strlen(low);
 
-    if (!apr_isdigit(*arg) || ap_timeout_parameter_parse(arg, &t, unit) != APR_SUCCESS || t < min || t > max)
-        return apr_psprintf(cmd->pool, "%s: '%s' is not known; allowed: a time %s, as a number with ms, s, mi or h "
+    ap_str_tolower(low);
+    if (len > 1 && low[len - 1] == 'm' && apr_isdigit(low[len - 2]))
+        low = apr_pstrcat(cmd->temp_pool, low, "i", NULL);      /* minutes, as people write them */
+    if (!apr_isdigit(*low) || ap_timeout_parameter_parse(low, &t, unit) != APR_SUCCESS || t < min || t > max)
+        return apr_psprintf(cmd->pool, "%s: '%s' is not known; allowed: a time %s, as a number with ms, s, m or h "
                             "(%s when it has none)", cmd->cmd->name, arg, range, unit);
     *value = t;
     return NULL;
@@ -151,16 +155,15 @@ static const char *set_enabled(cmd_parms *cmd, void *dir, int on)
     return NULL;
 }
 
-/* "lmdb:name" is a file's name like any other in the configuration: from ServerRoot. */
+/* "lmdb:name" and "file:name" are names of files like any other in the configuration: from ServerRoot. */
 static const char *from_server_root(cmd_parms *cmd, const char *url)
 {
-    static const char scheme[] = "lmdb:";
-    const char *path = url + sizeof(scheme) - 1;
+    const char *path = url + sizeof("lmdb:") - 1;
 
-    if (strncmp(url, scheme, sizeof(scheme) - 1) != 0 || *path == '/' || !*path)
+    if ((strncmp(url, "lmdb:", sizeof("lmdb:") - 1) != 0 && strncmp(url, "file:", sizeof("file:") - 1) != 0) || *path == '/' || !*path)
         return url;
     path = ap_server_root_relative(cmd->pool, path);
-    return path ? apr_pstrcat(cmd->pool, scheme, path, NULL) : url;
+    return path ? apr_pstrcat(cmd->pool, apr_pstrmemdup(cmd->pool, url, sizeof("lmdb:") - 1), path, NULL) : url;
 }
 
 int ha_config_same_urls(const apr_array_header_t *a, const apr_array_header_t *b)
@@ -258,7 +261,7 @@ static const char *set_id(cmd_parms *cmd, void *dir, int argc, char *const argv[
     for (i = 0; i < argc; i++) {
         for (k = 0; k < 3; k++) {
             apr_size_t len = strlen(places[k].kind);
-            if (strncmp(argv[i], places[k].kind, len) == 0 && !*places[k].name && is_token(argv[i] + len)) {
+            if (ap_cstr_casecmpn(argv[i], places[k].kind, len) == 0 && !*places[k].name && is_token(argv[i] + len)) {
                 *places[k].name = argv[i] + len;
                 break;
             }
@@ -272,6 +275,60 @@ refuse:
     return apr_psprintf(cmd->pool, "%s: '%s' is not known; allowed: cookie=NAME, path=NAME and header=NAME, at least "
                         "one, each once, NAME of letters, digits and !#$%%&'*+-.^_`|~", cmd->cmd->name,
                         argc ? argv[i] : "");
+}
+
+/* A value of a cookie's attribute, or of one of these words (NULL: any). */
+static int is_attribute(const char *value, const char *const *words)
+{
+    const char *c;
+
+    for (; words && *words; words++)
+        if (ap_cstr_casecmp(*words, value) == 0)
+            return 1;
+    for (c = value; *c; c++)
+        if (!apr_isgraph(*c) || strchr("\",;\\", *c))
+            return 0;
+    return !words && c > value;
+}
+
+static const char *set_route_cookie(cmd_parms *cmd, void *dir, int argc, char *const argv[])
+{
+    static const char *const sites[] = { "Strict", "Lax", "None", NULL };
+    ha_config *c = section_of(cmd, dir);
+    const char *path = "/", *site = "Lax", *domain = NULL, *age = NULL, *wrong = argc > 0 ? argv[0] : "";
+    apr_int64_t seconds;
+    int secure = 0, i;
+
+    if (argc < 1 || !is_token(argv[0]))
+        goto refuse;
+    for (i = 1; i < argc; i++) {                        /* apart, or as a cookie has them: Path=/; Secure */
+        char *last, *it = apr_strtok(apr_pstrdup(cmd->pool, argv[i]), "; ", &last);
+        for (; it; it = apr_strtok(NULL, "; ", &last)) {
+            wrong = it;
+            if (ap_cstr_casecmp(it, "Secure") == 0)
+                secure = 1;
+            else if (ap_cstr_casecmp(it, "HttpOnly") == 0)
+                continue;                               /* it always is */
+            else if (ap_cstr_casecmpn(it, "Path=", 5) == 0 && it[5] == '/' && is_attribute(it + 5, NULL))
+                path = it + 5;
+            else if (ap_cstr_casecmpn(it, "Domain=", 7) == 0 && is_attribute(it + 7, NULL))
+                domain = it + 7;
+            else if (ap_cstr_casecmpn(it, "SameSite=", 9) == 0 && is_attribute(it + 9, sites))
+                site = it + 9;
+            else if (ap_cstr_casecmpn(it, "Max-Age=", 8) == 0 && !parse_number(cmd, it + 8, "", 0, APR_INT32_MAX, &seconds))
+                age = it + 8;
+            else
+                goto refuse;
+        }
+    }
+    c->route_cookie = argv[0];
+    c->route_attributes = apr_pstrcat(cmd->pool, "; Path=", path, domain ? "; Domain=" : "", domain ? domain : "", age ? "; Max-Age=" : "",
+                                      age ? age : "", "; HttpOnly; SameSite=", site, secure ? "; Secure" : "", NULL);
+    return NULL;
+
+refuse:
+    return apr_psprintf(cmd->pool, "%s: '%s' is not known; allowed: a cookie's NAME, then any of Path=/..., Domain=..., Max-Age=N, "
+                        "SameSite=Strict, Lax or None, Secure, HttpOnly", cmd->cmd->name, wrong);
 }
 
 static const char *set_ttl(cmd_parms *cmd, void *dir, const char *arg)
@@ -298,9 +355,9 @@ static const char *set_retry(cmd_parms *cmd, void *dir, int argc, char *const ar
     int i;
 
     for (i = 1; i < argc && !wrong; i++) {
-        if (strncmp(argv[i], "max=", 4) == 0)
+        if (ap_cstr_casecmpn(argv[i], "max=", 4) == 0)
             wrong = parse_number(cmd, argv[i] + 4, "", 1, RETRY_MAX, &max);
-        else if (strncmp(argv[i], "body=", 5) == 0)
+        else if (ap_cstr_casecmpn(argv[i], "body=", 5) == 0)
             wrong = parse_number(cmd, argv[i] + 5, "kmg", 0, RETRY_BODY_MAX, &body);
         else
             wrong = apr_psprintf(cmd->pool, "%s: '%s' is not known; allowed after the first word: max=N, body=BYTES",
@@ -335,7 +392,7 @@ static const char *set_failback(cmd_parms *cmd, void *dir, const char *arg, cons
     const char *wrong = parse_word(cmd, failback_words, arg, &c->failback_home);
 
     if (!wrong && rate) {
-        if (strncmp(rate, "rate=", 5) != 0)
+        if (ap_cstr_casecmpn(rate, "rate=", 5) != 0)
             return apr_psprintf(cmd->pool, "%s: '%s' is not known; allowed after the first word: rate=N", cmd->cmd->name,
                                 rate);
         wrong = parse_number(cmd, rate + 5, "", 1, 10000, &n);
@@ -427,10 +484,8 @@ static const char *add_ignore(cmd_parms *cmd, void *dir, const char *arg)
 static const char *set_journal(cmd_parms *cmd, void *dir, const char *arg)
 {
     apr_int64_t n;
-    const char *wrong = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    const char *wrong = parse_number(cmd, arg, "", 1, JOURNAL_MAX, &n);
 
-    if (!wrong)
-        wrong = parse_number(cmd, arg, "", 1, JOURNAL_MAX, &n);
     if (!wrong)
         section_of(cmd, dir)->journal = (int)n;
     return wrong;
@@ -448,6 +503,7 @@ const command_rec ha_config_commands[] = {
     AP_INIT_TAKE1("SessionHABackup", set_backup, NULL, ANYWHERE, "sync, async, native or off (sync)"),
     AP_INIT_TAKE1("SessionHANative", set_native, NULL, ANYWHERE, "where the application keeps its sessions: a preset, a template with %{id}, or none (none)"),
     AP_INIT_TAKE_ARGV("SessionHAId", set_id, NULL, ANYWHERE, "cookie=NAME, path=NAME, header=NAME"),
+    AP_INIT_TAKE_ARGV("SessionHARouteCookie", set_route_cookie, NULL, ANYWHERE, "a cookie for the route, and its attributes"),
     AP_INIT_TAKE1("SessionHATTL", set_ttl, NULL, ANYWHERE,
                   "life of a backup if the member does not say: 1s to 8760h (1800s)"),
     AP_INIT_TAKE1("SessionHAMaxSize", set_max_size, NULL, ANYWHERE, "largest state that is kept: 1 to 1g (1m)"),
@@ -461,7 +517,7 @@ const command_rec ha_config_commands[] = {
     AP_INIT_TAKE1("SessionHAOnMissing", set_on_missing, NULL, ANYWHERE, "continue, 503 or a URL (continue)"),
     AP_INIT_TAKE12("SessionHASecret", set_secret, NULL, ANYWHERE, "file:PATH, and file:PATH of the one before"),
     AP_INIT_TAKE1("SessionHAIgnore", add_ignore, NULL, ANYWHERE, "a regular expression of URIs that need no backup"),
-    AP_INIT_TAKE1("SessionHAJournal", set_journal, NULL, RSRC_CONF, "how many failovers are remembered: 1 to 65536 (256)"),
+    AP_INIT_TAKE1("SessionHAJournal", set_journal, NULL, ANYWHERE, "how many failovers are remembered: 1 to 65536 (256)"),
     { NULL }
 };
 
@@ -507,6 +563,10 @@ void *ha_config_merge(apr_pool_t *p, void *base, void *add)
         c->id_path = from->id_path;
         c->id_header = from->id_header;
     }
+    if (from->route_cookie) {
+        c->route_cookie = from->route_cookie;
+        c->route_attributes = from->route_attributes;
+    }
     if (from->failback_home != UNSET) {
         c->failback_home = from->failback_home;
         c->failback_rate = from->failback_rate;
@@ -526,7 +586,8 @@ void *ha_config_merge(apr_pool_t *p, void *base, void *add)
 }
 
 /* In a server's own configuration, from which every request's is merged: after this nothing is "not said"
- * but native, id_cookie, id_path, id_header, on_missing_url and ignores, where NULL is the default. */
+ * but native, id_cookie, id_path, id_header, route_cookie, route_attributes, on_missing_url and ignores, where NULL is the
+ * default. */
 void ha_config_fill_in(ha_config *c, const ha_written *w)
 {
 #define DEFAULT_NUMBER(x, value)  if (c->x == UNSET) c->x = (value)
@@ -549,7 +610,7 @@ void ha_config_fill_in(ha_config *c, const ha_written *w)
     DEFAULT_NUMBER(failback_rate, DEFAULT_FAILBACK_RATE);
     DEFAULT_NUMBER(on_missing, HA_CONTINUE);
     DEFAULT_POINTER(secret_line, APR_ARRAY_IDX(w->secrets, 0, ha_secret_line *));
-    DEFAULT_NUMBER(journal, DEFAULT_JOURNAL);
+    DEFAULT_NUMBER(journal, HA_JOURNAL_DEFAULT);
 #undef DEFAULT_NUMBER
 #undef DEFAULT_POINTER
 }
@@ -638,11 +699,4 @@ int ha_config_ignores(const ha_config *c, const char *uri)
         if (ap_regexec(APR_ARRAY_IDX(c->ignores, i, ap_regex_t *), uri, 0, NULL, 0) == 0)
             return 1;
     return 0;
-}
-
-int ha_config_journal(server_rec *s)
-{
-    const ha_config *c = ap_get_module_config(s->lookup_defaults, &session_ha_module);
-
-    return c->journal;
 }

@@ -40,6 +40,8 @@ typedef struct ha_secret_line {     /* one SessionHASecret; read when the config
     ha_secret *secret;              /* set in post_config, as root, before the children */
 } ha_secret_line;
 
+#define HA_JOURNAL_DEFAULT 256
+
 /* Every member has a "set" state: -1 or NULL is "not said here". Read only through a
  * request's merged configuration after ha_config_settle() filled in the defaults. */
 typedef struct ha_config {
@@ -50,6 +52,8 @@ typedef struct ha_config {
     int backup;                     /* ha_backup_mode */
     const ha_native *native;        /* SessionHANative; each directive has its own */
     const char *id_cookie, *id_path, *id_header;    /* SessionHAId; all NULL: the balancer's stickysession */
+    const char *route_cookie;       /* SessionHARouteCookie; NULL: none */
+    const char *route_attributes;   /* "; Path=/; ..."; without Secure, which comes with TLS, unless it was written */
     int ttl;                        /* seconds */
     apr_int64_t max_size;           /* bytes */
     int retry;                      /* ha_retry */
@@ -63,7 +67,7 @@ typedef struct ha_config {
     const char *on_missing_url;
     ha_secret_line *secret_line;
     apr_array_header_t *ignores;    /* of ap_regex_t *: all SessionHAIgnore from the server down to here */
-    int journal;                    /* the main server's only */
+    int journal;                    /* one for all: the largest counts */
     server_rec *server;             /* a section's: where it was written, for ha_config_settle */
 } ha_config;
 
@@ -93,7 +97,7 @@ const ha_native *ha_config_native(const ha_config *);   /* where the application
 ha_store *ha_config_store(const ha_config *);       /* NULL only with SessionHA Off or SessionHABackup off */
 const ha_secret *ha_config_secret(const ha_config *);
 int ha_config_ignores(const ha_config *, const char *uri);  /* does a SessionHAIgnore match? */
-int ha_config_journal(server_rec *s);               /* SessionHAJournal, of the whole server */
+int ha_config_journal(void);                        /* SessionHAJournal, of the whole server */
 
 extern const command_rec ha_config_commands[];
 void *ha_config_create(apr_pool_t *p, char *dir);

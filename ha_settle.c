@@ -11,7 +11,7 @@ APLOG_USE_MODULE(session_ha);
 
 static apr_array_header_t *made_stores;     /* of ha_store_line *, in pconf; NULL between configurations */
 
-static int in_use;
+static int in_use, journal;
 
 static apr_status_t forget_stores(void *unused)
 {
@@ -184,9 +184,14 @@ apr_status_t ha_config_settle(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *
     int i;
 
     made_stores = apr_array_make(pconf, 4, sizeof(ha_store_line *));
-    in_use = 0;
+    in_use = journal = 0;
     apr_pool_cleanup_register(pconf, NULL, forget_stores, apr_pool_cleanup_null);
 
+    for (i = 0; i < w->sections->nelts; i++) {      /* before the defaults are filled in */
+        const ha_config *c = APR_ARRAY_IDX(w->sections, i, ha_config *);
+        if (c->journal > journal)
+            journal = c->journal;
+    }
     for (vhost = s; vhost; vhost = vhost->next)
         ha_config_fill_in(ap_get_module_config(vhost->lookup_defaults, &session_ha_module), w);
 
@@ -220,6 +225,11 @@ apr_status_t ha_config_settle(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *
         }
     }
     return APR_SUCCESS;
+}
+
+int ha_config_journal(void)
+{
+    return journal ? journal : HA_JOURNAL_DEFAULT;
 }
 
 int ha_config_in_use(void)

@@ -112,7 +112,7 @@ static int ha_post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp
     if (ap_state_query(AP_SQ_RUN_MODE) == AP_SQ_RM_CONFIG_TEST)
         return OK;
 
-    rv = ha_manager_prepare(s, pconf, ha_config_journal(s), &sources);                                             /*3*/
+    rv = ha_manager_prepare(s, pconf, ha_config_journal(), &sources);                                             /*3*/
     if (rv == APR_SUCCESS)
         rv = shared_block(s->process, "table", ha_table_size(), &parent.table);
     if (rv == APR_SUCCESS)

@@ -88,6 +88,8 @@ static void find_session(ha_request *q, request_rec *r, const char *url)
     }
     if (q->sid.route_known)
         q->home = asked.member;
+    if (cfg->route_cookie)
+        ha_route_read(q, r);
 }
 
 static ha_request *begin(request_rec *r, const ha_config *cfg, proxy_server_conf *conf,
@@ -186,8 +188,8 @@ static int choose(ha_request *q, request_rec *r, char **url, apr_time_t now)
     if (!*q->balancer->s->sticky)
         return DECLINED;        /* nothing sticks here; mod_proxy_balancer ignores routes */
     if (q->sid.id == NULL || q->sid.route == NULL) {
-        if (!q->sid.stock_sees)
-            ha_request_steer(q, r, NULL);       /* mod_proxy_balancer would follow a look-alike */
+        if (!q->sid.stock_sees)         /* mod_proxy_balancer would follow a look-alike */
+            ha_request_steer(q, r, q->sid.id ? NULL : q->sid.route);
     }
     else if (at_home_and_well(q, now) && !q->slow) {
         if (q->home->transit->on)

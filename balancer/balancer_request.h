@@ -71,6 +71,8 @@ typedef struct ha_request {
     ha_session session;         /* made by ha_request_session() when first needed */
     unsigned has_session : 1;
 
+    const char *route_cookie;   /* what SessionHARouteCookie's cookie says; NULL: nothing */
+
     /* steering: what stands in the URL while mod_proxy_balancer reads it */
     const char *steer;          /* "/;jsessionid=x.tomcat2&", or NULL */
     const char *to;             /* the route it leads to */
@@ -178,6 +180,10 @@ void ha_response_sieve(request_rec *r);
 void ha_response_take(ha_request *q, request_rec *r);
 /* The same for the head of a tunnel, which said this of ours. */
 void ha_response_tunnel(ha_request *q, request_rec *r, int status, const apr_table_t *said);
+
+/* SessionHARouteCookie (balancer_route.c): the client's, over what stickysession says; and the new one. */
+void ha_route_read(ha_request *q, request_rec *r);
+void ha_route_write(ha_request *q, request_rec *r);
 
 /* What goes to the client past the request's filters, between these two (balancer_interim.c). */
 void ha_interim_enter(ha_request *q, request_rec *r, const proxy_worker *worker);

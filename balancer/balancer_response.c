@@ -255,6 +255,8 @@ void ha_response_take(ha_request *q, request_rec *r)
     }
     if (backup && q->captures)
         capture(q, r, backup);
+    if (q->cfg->route_cookie && !q->swallow)
+        ha_route_write(q, r);
 }
 
 void ha_response_tunnel(ha_request *q, request_rec *r, int status, const apr_table_t *said)

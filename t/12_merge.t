@@ -44,6 +44,9 @@ host copies   => "SessionHACopies 1\n<Location \"/two\">\nSessionHAStore $m1 $m2
 host both     => "<Proxy \"balancer://m\">\nSessionHACopies 1\n</Proxy>\n<Location \"/two\">\nSessionHAStore $m2 $m1\n</Location>";
 host alone    => "SessionHAStore $m2\nSessionHACopies 32";
 
+host route    => "SessionHARouteCookie R\n<Location \"/shop\">\nSessionHARouteCookie R Path=/shop \"SameSite=Strict; Secure\"\n</Location>";
+host 'https://tls', "ServerAlias tls.test\nSessionHARouteCookie R";
+
 my $backend = Backend->start(port => $v->{backend1_port}, app => sub {
     my ($method, $uri, $head) = @_;
     (200, [], 'captured=' . (exists $head->{'session-backup-accept'} ? 1 : 0));
@@ -98,7 +101,15 @@ my @missing = (         # virtual host, path, cookie, status
     ['both',     '/two/a',  $lost->(), 503, 'SessionHAStore in <Location>, SessionHACopies in <Proxy>'],
 );
 my $second = Daemon->memcached($v->{memcached2_port});
-plan tests => @captured + @missing + 4;
+my @route = (           # virtual host, path, cookie, Set-Cookie
+    ['inherits', '/a',      'A=b',      undef, 'SessionHARouteCookie: none by default'],
+    ['route',    '/a',      'A=b',      'R=.b1; Path=/; HttpOnly; SameSite=Lax', 'in the virtual host'],
+    ['route',    '/a',      'R=.gone',  'R=.b1; Path=/; HttpOnly; SameSite=Lax', 'written anew'],
+    ['route',    '/a',      'R=.b1',    undef, 'known to the client'],
+    ['route',    '/shop/a', 'A=b',      'R=.b1; Path=/shop; HttpOnly; SameSite=Strict; Secure', 'attributes, in <Location>'],
+    ['tls',      '/a',      'A=b',      'R=.b1; Path=/; HttpOnly; SameSite=Lax; Secure', 'https'],
+);
+plan tests => @captured + @missing + @route + 4;
 
 for my $c (@captured) {
     my ($host, $path, $want, $name) = @$c;
@@ -109,6 +120,11 @@ for my $c (@missing) {
     my $r = get($host, $path, Cookie => $cookie);
     is $r->code, $want, "$host.test$path: $name";
     is $r->header('Location'), '/lost', '... its address' if $want == 302;
+}
+
+for my $c (@route) {
+    my ($host, $path, $cookie, $want, $name) = @$c;
+    is get($host, $path, Cookie => $cookie)->header('Set-Cookie'), $want, "$host.test$path: $name";
 }
 
 # the nodes stand in several stores (m1; m1 and m2 with 2 copies; with 1; m2 alone), and in the status once

@@ -7,7 +7,7 @@ use Time::HiRes qw(sleep);
 use Backend;
 use Site;
 
-plan tests => 4 * 9 + 3 * 4 + 4 * 6 + 1;
+plan tests => 6 * 9 + 3 * 4 + 4 * 6 + 1;
 
 sub n_of { (Site::member_of($_[0]) // '') =~ /(\d+)/ ? $1 : 0 }
 sub counts { join ' ', map { Site::count_of($_) // '-' } @_ }
@@ -23,17 +23,18 @@ sub jar {
 # ---- the route in a cookie of its own, by the member's or httpd's hand: stickysessionsep ------
 
 my $apart;
-for my $case (['-', 'x-'], ['!', 'x!'], ['off', ''], ['.', '.']) {      # the last one is that of httpd's documentation
-    my ($sep, $front) = @$case;
-    $apart = Site->new(members => 2, nodes => 1, sticky => 'ROUTEID|routeid', proxyset => "stickysessionsep=$sep", $apart ? (like => $apart)
-        : (tomcat => { route => undef }, each => { map { $_ => { java_options => ["-Dmember=tomcat$_"] } } 1, 2 }), conf => <<"C");
-SessionHAId cookie=JSESSIONID
-Header add Set-Cookie "ROUTEID=$front%{BALANCER_WORKER_ROUTE}e; path=/" env=BALANCER_ROUTE_CHANGED
-C
+# the last three: as httpd's documentation has it, by this module, and so for ids that have no route
+for my $case (['-', 'x-'], ['!', 'x!'], ['off', ''], ['.', '.'], ['.', '.', 'ROUTEID'], ['.', '.', 'ROUTEID', 'JSESSIONID|jsessionid']) {
+    my ($sep, $front, $ours, $sticky) = @$case;
+    my $sets = $ours ? "SessionHARouteCookie $ours"
+        : qq(Header add Set-Cookie "ROUTEID=$front%{BALANCER_WORKER_ROUTE}e; path=/" env=BALANCER_ROUTE_CHANGED);
+    $sets .= "\nSessionHAId cookie=JSESSIONID" unless $sticky;
+    $apart = Site->new(members => 2, nodes => 1, sticky => $sticky // 'ROUTEID|routeid', proxyset => "stickysessionsep=$sep", $apart ? (like => $apart)
+        : (tomcat => { route => undef }, each => { map { $_ => { java_options => ["-Dmember=tomcat$_"] } } 1, 2 }), conf => $sets);
     my @r = $apart->get('/count');
     my $first = my $cookie = jar($r[0]);
     my $n = n_of($r[0]);
-    is $cookie =~ /\bROUTEID=([^;]*)/ ? $1 : '-', "${front}tomcat$n", "stickysessionsep=$sep: the route has a cookie of its own";
+    is $cookie =~ /\bROUTEID=([^;]*)/ ? $1 : '-', "${front}tomcat$n", "stickysessionsep=$sep, " . ($ours ? $sets : 'Header') . ': the route has a cookie of its own';
     @r = map { $apart->get('/count', cookie => $cookie) } 1 .. 6;
     is counts(@r), '2 3 4 5 6 7', 'sticky';
     $apart->tomcat($n)->kill9;
