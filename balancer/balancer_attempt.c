@@ -75,8 +75,13 @@ static int run(ha_request *q, request_rec *r, const attempt *a, proxy_worker *wo
     q->tried = 1;
     q->in_field = 0;
     ask(q, worker);
-    if (q->restore && !ha_restore(q, r, worker))
-        return HTTP_SERVICE_UNAVAILABLE;
+    if (q->restore) {
+        apr_time_t since = apr_time_now();
+        if (!ha_restore(q, r, worker))
+            return HTTP_SERVICE_UNAVAILABLE;
+        if (!q->in_field && !q->tell_none)
+            ha_owner_has_it(q, since);
+    }
     if (q->tell_none && q->captures)
         apr_table_setn(r->headers_in, HA_FIELD_RESTORE, ha_field_restore_none(r->pool, q->sid.id));
     q->tell_none = 0;
@@ -186,6 +191,7 @@ static int answer_missing(ha_request *q, request_rec *r, const attempt *a)
         ha_members_error(q->slot, q->asked);
     q->from = q->worker->s->route;
     q->told = 1;
+    ha_owner_doubt(q);          /* it may be the owner by our own word, and not have been given it */
     status = run_at_owner(q, r, a);
     return status;
 }

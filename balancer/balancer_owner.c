@@ -70,7 +70,7 @@ static const ha_member_view *well_since(const ha_request *q, const char *route, 
     const ha_member_view *m = ha_members_find(q->balancer, route, strlen(route));
     if (m == NULL || !PROXY_WORKER_IS_USABLE(m->worker))
         return NULL;
-    return m->slot == NULL || since > ha_member_last_error(m->slot) ? m : NULL;
+    return since > (m->slot ? ha_member_last_error(m->slot) : 0) ? m : NULL;
 }
 
 /* 1: known, q->move says where. 0: we hold the gate, find out. */
@@ -190,8 +190,7 @@ static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, i
             wait_for_writers(q);
             call = store_call(q, r);
             m->epoch = known ? own->version.epoch : 0;
-            if (ha_move_look(&q->session, &call, m) != APR_SUCCESS)
-                broken = 1;
+            (void)ha_move_look(&q->session, &call, m);  /* if it cannot say: whoever claims finds out more */
         }
     }
     else if (m->epoch == 0) {
@@ -343,14 +342,14 @@ static located locate(ha_request *q, request_rec *r)
         known = ha_table_owner(ha_request_table(), &q->session.digest, &own);
     }
     else if (known_or_our_turn(q, r, &own, &known)) {
-        q->restore = q->tell_none = 0;
+        q->restore = q->tell_none = q->handing = 0;
         return KNOWN;
     }
     else {
         /* An earlier attempt of this request may have looked too, before answers that came while it ran. */
         q->move.found = HA_BACKUP_UNASKED;
     }
-    q->moved = q->restore = q->tell_none = 0;
+    q->moved = q->restore = q->tell_none = q->handing = 0;
     q->looked = 1;
     settled = settle_in_store(q, r, &own, known);
     ha_owner_look_end(q);
@@ -365,12 +364,26 @@ static located locate(ha_request *q, request_rec *r)
 }
 
 /* This httpd's own word from now on. Not for a session that on_missing() has refused: the next request must meet
- * the same answer. */
-static void own(const ha_request *q)
+ * the same answer. In capture mode it holds for others only when the owner has been given the session: until then each
+ * request finds out by itself. Else they would follow us to a member that has an older copy, or none, if we do not come to
+ * hand it over: the store could not say what, the member did not take it, this child was killed. */
+static void own(ha_request *q)
 {
-    ha_table_own(ha_request_table(), &q->session.digest, q->move.epoch, q->move.owner, apr_time_now());
+    if (q->mode == HA_NATIVE_BACKUP)
+        ha_table_own(ha_request_table(), &q->session.digest, q->move.epoch, q->move.owner, apr_time_now());
+    else
+        ha_table_claimed(ha_request_table(), &q->session.digest, q->move.epoch, q->move.owner, apr_time_now());
+    q->handing = q->mode != HA_NATIVE_BACKUP && q->move.found != HA_BACKUP_BROKEN;
     if (q->moved && q->from)
         ha_table_home(ha_request_table(), &q->session.digest, q->from);
+}
+
+void ha_owner_has_it(ha_request *q, apr_time_t since)
+{
+    if (q->handing) {
+        ha_table_own(ha_request_table(), &q->session.digest, q->move.epoch, q->move.owner, since);
+        q->handing = 0;
+    }
 }
 
 void ha_owner_adopt(ha_request *q)

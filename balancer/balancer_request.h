@@ -83,6 +83,7 @@ typedef struct ha_request {
     unsigned doubt : 1;         /* the owner may have lost it: give it the backup, whatever is known here */
     unsigned moved : 1;         /* it has a new owner since this request */
     unsigned restore : 1;       /* the owner has to be given the backup before the attempt */
+    unsigned handing : 1;       /* it is the owner, but others are not to count on it before it has been given the session */
     unsigned in_field : 1;      /* the backup goes with the request: the member has it when it answers */
     unsigned tell_none : 1;     /* there is none: tell the member so */
     unsigned entered : 1;       /* counted in at the session's table entry */
@@ -152,7 +153,9 @@ void ha_owner_look_begin(ha_request *q, request_rec *r, const char *route);
 void ha_owner_look_end(ha_request *q);
 /* What is in q->move holds from now on: told to the table, and what has to be done at the member is planned. */
 void ha_owner_adopt(ha_request *q);
-/* The member that has answered from an older epoch is the owner: it has not been given the backup, or has lost it again:
+/* The owner was given the session, or told that there is none, after that point: others may follow. */
+void ha_owner_has_it(ha_request *q, apr_time_t since);
+/* The member that has answered from an older epoch, or has not got the session, is the owner: it has not been given the backup, or has lost it again:
  * what is known here is not believed by this request any more, and it hands the backup over. */
 void ha_owner_doubt(ha_request *q);
 /* A claim somebody else holds; 1 if the session lives at another member than route. */

@@ -242,6 +242,8 @@ void ha_response_take(ha_request *q, request_rec *r)
 
     q->answered = 1;
     ha_guard_answer(r->headers_out, &backup, &missing);
+    if (!missing || r->status != HA_STATUS_MISSING)
+        ha_owner_has_it(q, q->asked);
     if (q->gate && q->mode != HA_NATIVE_BACKUP)
         ha_owner_open_gate(q);
     if (has_left(q)) {

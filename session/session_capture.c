@@ -35,7 +35,7 @@ static int claimed_elsewhere(const ha_session *s, ha_table *table, ha_call *call
     ha_move m = { .epoch = record->version.epoch };
     if (ha_move_follow(s, call, &m) != APR_SUCCESS)
         return 0;
-    ha_table_own(table, &s->digest, m.epoch, m.owner, apr_time_now());
+    ha_table_claimed(table, &s->digest, m.epoch, m.owner, apr_time_now());
     return 1;
 }
 

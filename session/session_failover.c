@@ -83,9 +83,14 @@ apr_status_t ha_move_look(const ha_session *s, ha_call *call, ha_move *m)
 
     m->found = HA_BACKUP_ABSENT;
     m->epoch = first;
+    /* An owner that has not said anything yet leaves its place empty, or to what was stored two epochs ago: its predecessor's
+     * backup is in the other place. And where a place is empty, one node that cannot be asked is enough for "broken". */
     rv = read_place(s, call, first, m);
-    if (APR_STATUS_IS_NOTFOUND(rv))
-        rv = read_place(s, call, first + 1, m);
+    if (rv != APR_SUCCESS || (m->found != HA_BACKUP_ABSENT && m->record.version.epoch < first)) {
+        apr_status_t other = read_place(s, call, first + 1, m);
+        if (APR_STATUS_IS_NOTFOUND(rv) || other == APR_SUCCESS)
+            rv = other;
+    }
     if (rv == APR_SUCCESS && m->found != HA_BACKUP_ABSENT) {
         if (m->record.version.epoch >= m->epoch) {
             m->epoch = m->record.version.epoch;
@@ -106,8 +111,8 @@ apr_status_t ha_move_look(const ha_session *s, ha_call *call, ha_move *m)
  * before. In a later epoch its owner may have handed over something since. */
 static void read_later(const ha_session *s, ha_call *call, ha_move *m, apr_uint64_t left)
 {
-    if (m->found != HA_BACKUP_FOUND && m->found != HA_BACKUP_ABSENT && m->found != HA_BACKUP_TOMBSTONE)
-        return;
+    if (m->found != HA_BACKUP_FOUND && m->found != HA_BACKUP_ABSENT && m->found != HA_BACKUP_TOMBSTONE && m->found != HA_BACKUP_BROKEN)
+        return;                 /* native: there is none */
     (void)read_place(s, call, left, m);
     if (m->epoch != left)
         (void)read_place(s, call, m->epoch, m);

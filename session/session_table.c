@@ -8,7 +8,7 @@
  *     epoch     8   of the owner
  *     seq       8   newest one acknowledged under that epoch
  *     kept      8   whoever told it last was asked for it at this point, 0: it is a tombstone
- *     since     8   the owner was confirmed at this point
+ *     since     8   the owner was confirmed at this point, 0: nobody has given it the session yet
  *     gate      8   a takeover holds the gate until this point, 0: open
  *     busy      8   a backup is being written until this point, 0: none
  *     entered   8   the last request was counted in at this point
@@ -135,6 +135,22 @@ void ha_table_own(ha_table *t, const ha_digest *d, apr_uint64_t epoch, const cha
             e->seq = 0;
         e->epoch = epoch;
         e->since = since;
+        apr_cpystrn(e->route, route, sizeof e->route);
+    }
+    apr_global_mutex_unlock(t->mutex);
+}
+
+void ha_table_claimed(ha_table *t, const ha_digest *d, apr_uint64_t epoch, const char *route, apr_time_t now)
+{
+    entry *e;
+    if (apr_global_mutex_lock(t->mutex) != APR_SUCCESS)
+        return;
+    e = find_or_make(t, d, now);
+    if (epoch > e->epoch || (epoch == e->epoch && strcmp(e->route, route) != 0)) {
+        if (epoch > e->epoch)
+            e->seq = 0;
+        e->epoch = epoch;
+        e->since = 0;
         apr_cpystrn(e->route, route, sizeof e->route);
     }
     apr_global_mutex_unlock(t->mutex);

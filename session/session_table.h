@@ -18,7 +18,7 @@ typedef struct ha_owner {                   /* a copy of what the table says of 
     ha_version version;         /* epoch of the owner; newest seq acknowledged by the store, 0: none seen */
     char route[HA_ROUTE_MAX];   /* the member that owns it; "": not known */
     char home[HA_ROUTE_MAX];    /* the member that it was moved away from first; "": it is at home */
-    apr_time_t since;           /* it was restored to, or confirmed at, this member at this point */
+    apr_time_t since;           /* it was restored to, or confirmed at, this member at this point; 0: it was not */
     apr_time_t gate;            /* a takeover runs: others wait until this point at most; 0: the gate is open */
 } ha_owner;
 
@@ -31,8 +31,12 @@ ha_table *ha_table_attach(void *shared, apr_global_mutex_t *mutex, apr_pool_t *p
 /* 1: known, *out filled. 0: not known, or the lock is broken (then the store decides). */
 int ha_table_owner(ha_table *, const ha_digest *, ha_owner *out);
 
-/* This member owns the session from now on. An older epoch than the known one changes nothing. */
+/* This member has the session and owns it from now on. An older epoch than the known one changes nothing. */
 void ha_table_own(ha_table *, const ha_digest *, apr_uint64_t epoch, const char *route, apr_time_t since);
+
+/* The same, but it has neither been given the session nor shown that it has it: not confirmed (since 0), unless it is the
+ * owner already. */
+void ha_table_claimed(ha_table *, const ha_digest *, apr_uint64_t epoch, const char *route, apr_time_t now);
 
 /* Remembers where it came from, unless that is known already; coming home forgets it. */
 void ha_table_home(ha_table *, const ha_digest *, const char *home);

@@ -2,7 +2,8 @@
  *
  * get   asks every node that can be asked at once. Reads are rare (a session in failover), a
  *       copy may lie on any node (it was written while the placed ones were away), and a node that
- *       answers "no" costs next to nothing; so there is one round trip, and none is missed.
+ *       answers "no" costs next to nothing; so there is one round trip, and none is missed. After half of the time
+ *       a silent node is not waited for any more, if fewer than K are: one of the others has a copy then.
  * put   asks the first K usable nodes at once; whoever refuses is replaced by the next node at once, whoever
  *       has not answered after half of the time as well.
  * touch asks the nodes that a put would ask at first, and is none: whoever needs more than they have puts.
@@ -37,11 +38,33 @@ static void finish(ha_ask *ask, ha_store_trace *trace, const ha_copy *first, int
     }
 }
 
+static int ended(const ha_ask *ask)
+{
+    int i, n = 0;
+
+    for (i = 0; i < ask->njobs; i++) {
+        n += ha_ask_ended(ask, i);
+    }
+    return n;
+}
+
+/* "Here it is", or "no" */
+static int answers(const ha_ask *ask)
+{
+    int i, n = 0;
+
+    for (i = 0; i < ask->njobs; i++) {
+        n += ha_ask_ended(ask, i) && (ask->copies[i]->rv == APR_SUCCESS || ask->copies[i]->rv == APR_NOTFOUND);
+    }
+    return n;
+}
+
 apr_status_t ha_store_get(ha_store *store, ha_call *call, const char *key, ha_value *out, ha_store_trace *trace)
 {
     ha_ask ask;
     ha_copy *best = NULL;
     apr_status_t rv;
+    apr_time_t half, now;
     int i, copies = 0;
 
     if (APR_SUCCESS != (rv = ha_ask_begin(&ask, store, call, key))) {
@@ -51,8 +74,10 @@ apr_status_t ha_store_get(ha_store *store, ha_call *call, const char *key, ha_va
         ask.broken += !ha_ask_node(&ask, i, HA_ASK_GET, NULL, NULL);
     }
     ask.trips = ask.njobs > 0;
-    while (ha_ask_pending(&ask) && apr_time_now() < ask.deadline) {
-        ha_ask_wait(&ask, ask.deadline);
+    half = ask.began + (ask.deadline - ask.began) / 2;
+    while (ha_ask_pending(&ask) && (now = apr_time_now()) < ask.deadline
+           && (now < half || answers(&ask) <= store->nnodes - store->copies)) {
+        ha_ask_wait(&ask, now < half ? 0 : ended(&ask) + 1, now < half ? half : ask.deadline);
     }
     for (i = 0; i < ask.njobs; i++) {
         ha_copy *copy = ask.copies[i];
@@ -100,7 +125,7 @@ apr_status_t ha_store_put(ha_store *store, ha_call *call, const char *key, const
     apr_time_t half, now;
     apr_uint32_t replaced = 0;
     const ha_copy *first = NULL;
-    int i, next = 0, wanted = store->copies, acked = 0, asked;
+    int i, next = 0, wanted = store->copies, acked = 0, failed = 0, asked;
 
     if (APR_SUCCESS != (rv = ha_ask_begin(&ask, store, call, key))) {
         return rv;
@@ -121,13 +146,14 @@ apr_status_t ha_store_put(ha_store *store, ha_call *call, const char *key, const
         }
         ask.trips += asked;
         if (ha_ask_pending(&ask)) {
-            ha_ask_wait(&ask, now < half ? half : ask.deadline);
+            ha_ask_wait(&ask, store->copies + failed, now < half ? half : ask.deadline);
         }
         now = apr_time_now();
-        for (i = acked = 0; i < ask.njobs; i++) {
+        for (i = acked = failed = 0; i < ask.njobs; i++) {
             int late = !ha_ask_ended(&ask, i);
 
             acked += !late && ask.copies[i]->rv == APR_SUCCESS;
+            failed += !late && ask.copies[i]->rv != APR_SUCCESS;
             if ((late ? now >= half : ask.copies[i]->rv != APR_SUCCESS) && !(replaced & 1u << i)) {
                 replaced |= 1u << i;
                 wanted++;
@@ -174,7 +200,7 @@ apr_status_t ha_store_touch(ha_store *store, ha_call *call, const char *key, con
     }
     half = ask.began + (ask.deadline - ask.began) / 2;
     while (ha_ask_pending(&ask) && apr_time_now() < half) {
-        ha_ask_wait(&ask, half);
+        ha_ask_wait(&ask, 0, half);
     }
     for (i = 0; i < ask.njobs; i++) {
         ha_breaker *b = ask.copies[i]->node->breaker;
@@ -271,7 +297,7 @@ apr_status_t ha_store_add(ha_store *store, ha_call *call, const char *key, const
         now = apr_time_now();
         until = place + 1 < store->nnodes ? ask.deadline - (ask.deadline - now) / 4 : ask.deadline;
         while ((ask.done & step) != step && now < until) {
-            ha_ask_wait(&ask, until);
+            ha_ask_wait(&ask, 0, until);
             now = apr_time_now();
         }
         for (i = nth; i < ask.njobs; i++) {
@@ -323,7 +349,7 @@ apr_status_t ha_store_remove(ha_store *store, ha_call *call, const char *key, ha
     }
     ask.trips = ask.njobs > 0;
     while (ha_ask_pending(&ask) && apr_time_now() < ask.deadline) {
-        ha_ask_wait(&ask, ask.deadline);
+        ha_ask_wait(&ask, 0, ask.deadline);
     }
     for (i = 0; i < ask.njobs; i++) {
         if (ha_ask_ended(&ask, i) && ask.copies[i]->rv == APR_SUCCESS) {
@@ -368,7 +394,7 @@ apr_status_t ha_store_has_end(ha_ask *ask)
 
     /* at least once: it may have been answered long ago */
     do {
-        ha_ask_wait(ask, ask->deadline);
+        ha_ask_wait(ask, 0, ask->deadline);
     } while (ha_ask_pending(ask) && apr_time_now() < ask->deadline);
     for (i = 0; i < ask->njobs; i++) {
         const ha_copy *copy = ask->copies[i];

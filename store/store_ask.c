@@ -182,11 +182,11 @@ static void settle(ha_ask *ask, int nth)
     }
 }
 
-void ha_ask_wait(ha_ask *ask, apr_time_t until)
+void ha_ask_wait(ha_ask *ask, int enough, apr_time_t until)
 {
     int i;
 
-    ask->done = ha_batch_wait(ask->batch, until);
+    ask->done = ha_batch_wait(ask->batch, enough, until);
     for (i = 0; i < ask->njobs; i++) {
         if (ask->done & 1u << i) {
             settle(ask, i);

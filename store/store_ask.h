@@ -37,9 +37,9 @@ apr_status_t ha_ask_begin(ha_ask *, ha_store *, ha_call *, const char *key);
 /* Asks the node at this place in the order. env, bytes: what is written (NULL for a get, remove or has; of a
  * touch, version and expiry). 0: it is not usable, or its lane is full. */
 int ha_ask_node(ha_ask *, int place, ha_ask_what, const ha_envelope *env, const ha_blob *bytes);
-/* One wait, until all have answered, one has something to say at once (a write that failed, an add), or the time
- * has come. Counts what has ended. */
-void ha_ask_wait(ha_ask *, apr_time_t until);
+/* One wait, until so many have answered (0: all), one has something to say at once (a write that failed, an add), or the
+ * time has come. Counts what has ended. */
+void ha_ask_wait(ha_ask *, int enough, apr_time_t until);
 int ha_ask_pending(const ha_ask *);
 #define ha_ask_ended(ask, nth) (((ask)->done & 1u << (nth)) != 0)
 /* Gives up what has not ended. What a caller still wants to know of its copies it must know before. */

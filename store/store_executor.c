@@ -40,6 +40,7 @@ struct ha_batch {
     apr_pool_t *pool;           /* cleared after each use */
     apr_thread_cond_t *cond;
     int refs;                   /* the caller and each job that has not ended */
+    int few;                    /* so few refs wake the caller */
     int njobs, nkept;
     int waiting;
     int alarm;                  /* a job wants the caller to wake */
@@ -263,7 +264,7 @@ static void *APR_THREAD_FUNC work(apr_thread_t *thread, void *param)
         b->done |= 1u << job->nth;
     }
     b->alarm |= wake;
-    if (b->waiting && (b->alarm || b->refs == 2)) {
+    if (b->waiting && (b->alarm || b->refs - 1 <= b->few)) {
         apr_thread_cond_signal(b->cond);
     }
     drop_and_unlock(b, 1);
@@ -319,7 +320,7 @@ apr_status_t ha_batch_submit(ha_batch *b, int lane, ha_job_fn *run, void *args)
     return APR_SUCCESS;
 }
 
-apr_uint32_t ha_batch_wait(ha_batch *b, apr_time_t until)
+apr_uint32_t ha_batch_wait(ha_batch *b, int enough, apr_time_t until)
 {
     ha_executor *ex = b->ex;
     apr_uint32_t done;
@@ -327,7 +328,8 @@ apr_uint32_t ha_batch_wait(ha_batch *b, apr_time_t until)
 
     apr_thread_mutex_lock(ex->lock);
     b->waiting = 1;
-    while (b->refs > 1 && !b->alarm && (now = apr_time_now()) < until) {
+    b->few = enough && enough < b->njobs ? b->njobs - enough + 1 : 1;
+    while (b->refs > b->few && !b->alarm && (now = apr_time_now()) < until) {
         apr_thread_cond_timedwait(b->cond, ex->lock, until - now);
     }
     b->waiting = b->alarm = 0;

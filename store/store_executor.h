@@ -63,8 +63,9 @@ apr_pool_t *ha_batch_pool(ha_batch *);
 /* APR_EAGAIN: the lane has a long queue already. The job's args must be complete. */
 apr_status_t ha_batch_submit(ha_batch *, int lane, ha_job_fn *run, void *args);
 ha_job *ha_batch_job(ha_batch *, int nth);
-/* Waits until all have ended, one asked to be woken for, or the point in time is reached: a bit for each that has ended. */
-apr_uint32_t ha_batch_wait(ha_batch *, apr_time_t until);
+/* Waits until so many have ended (0: all), one asked to be woken for, or the point in time is reached: a bit for each that
+ * has ended. */
+apr_uint32_t ha_batch_wait(ha_batch *, int enough, apr_time_t until);
 /* How long has the node had this job? 0: it never began. */
 apr_interval_time_t ha_batch_ran(ha_batch *, int nth, apr_time_t now);
 /* The caller's last word; nothing of the batch may be touched afterwards. What has not begun never

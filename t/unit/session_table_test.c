@@ -43,6 +43,15 @@ static void owners(void)
     is_str(own.route, "tomcat3", "a newer one does");
     memset(longest, 'r', sizeof longest - 1);
     longest[sizeof longest - 1] = '\0';
+    ha_table_claimed(table, &d, 3, "tomcat3", 4000);
+    (void)ha_table_owner(table, &d, &own);
+    ok(own.since == 3000, "the owner that has it stays confirmed");
+    ha_table_claimed(table, &d, 4, "tomcat2", 4000);
+    (void)ha_table_owner(table, &d, &own);
+    ok(own.version.epoch == 4 && own.since == 0 && strcmp(own.route, "tomcat2") == 0, "a new one is not, before it has been given the session");
+    ha_table_claimed(table, &d, 3, "tomcat1", 4000);
+    (void)ha_table_owner(table, &d, &own);
+    ok(own.version.epoch == 4, "nor does an older claim change anything");
     ha_table_own(table, &other, 1, longest, 1);
     ok(ha_table_owner(table, &other, &own) && strlen(own.route) == HA_ROUTE_MAX - 1, "a long route is cut, not overrun");
 }

@@ -102,7 +102,7 @@ static void together(void)
         good += b == first;
         a = submit(b, 0, 0, 0);
         c = submit(b, 1, 0, 0);
-        good += ha_batch_wait(b, apr_time_now() + LONG) == 3 && a->answer == 42 && c->answer == 42;
+        good += ha_batch_wait(b, 0, apr_time_now() + LONG) == 3 && a->answer == 42 && c->answer == 42;
         ha_batch_close(b);
     }
     ok(good == 2000, "two jobs, one wait; the same batch a thousand times (%d)", good);
@@ -116,6 +116,7 @@ static void left_behind(void)
     ha_batch *b, *again;
     work_args *a, *c;
     apr_uint32_t done;
+    apr_time_t until;
     int i, n = 0;
 
     ha_executor_open(&ex, 2);
@@ -123,17 +124,25 @@ static void left_behind(void)
     ha_batch_open(ex, &b);
     a = submit(b, 0, 1, 0);
     c = submit(b, 1, 0, 1);
-    done = ha_batch_wait(b, apr_time_now() + LONG);
+    done = ha_batch_wait(b, 0, apr_time_now() + LONG);
     ok(done == 2 && c->answer == 42, "one hangs; the other one wakes the caller");
     wait_inside(1);
-    done = ha_batch_wait(b, apr_time_now() + 50000);
+    done = ha_batch_wait(b, 0, apr_time_now() + 50000);
     ok(done == 2 && a->answer == 0 && ha_batch_ran(b, 0, apr_time_now()) >= 50000, "who waits longer comes back at the deadline");
     ha_batch_close(b);
     ok(ha_executor_stuck(ex, 0) == 1 && ha_executor_stuck(ex, 1) == 0, "left behind: one thread is stuck");
     ha_batch_open(ex, &again);
+    a = submit(again, 0, 1, 0);
+    c = submit(again, 1, 0, 0);
+    until = apr_time_now() + LONG;
+    done = ha_batch_wait(again, 1, until);
+    ok(done == 2 && c->answer == 42 && apr_time_now() < until, "one hangs; who needs one has it at once");
+    wait_inside(2);
+    ha_batch_close(again);
+    ha_batch_open(ex, &again);
     ok(again != b, "its batch is not given to anybody else");
     c = submit(again, 0, 0, 0);
-    ok(ha_batch_wait(again, apr_time_now() + LONG) == 1 && c->answer == 42, "the lane has another thread");
+    ok(ha_batch_wait(again, 0, apr_time_now() + LONG) == 1 && c->answer == 42, "the lane has another thread");
     ha_batch_close(again);
 
     /* all threads of the lane hang, and then as many more as are allowed */
@@ -141,12 +150,12 @@ static void left_behind(void)
         ha_batch_open(ex, &b);
         submit(b, 0, 1, 0);
         apr_thread_mutex_lock(lock);
-        while (inside < n + 2 && i < HA_LANE_THREADS_MAX - 1) {
+        while (inside < n + 3 && i < HA_LANE_THREADS_MAX - 2) {
             apr_thread_cond_wait(moved, lock);
         }
-        n = inside - 1;
+        n = inside - 2;
         apr_thread_mutex_unlock(lock);
-        ha_batch_wait(b, apr_time_now() + 1000);
+        ha_batch_wait(b, 0, apr_time_now() + 1000);
         ha_batch_close(b);
     }
     ok(ha_executor_stuck(ex, 0) == HA_LANE_THREADS_MAX, "a hundred hang: %d threads are stuck, no more", ha_executor_stuck(ex, 0));
@@ -154,14 +163,14 @@ static void left_behind(void)
     a = submit(b, 0, 0, 0);
     c = submit(b, 1, 0, 0);
     i = runs;
-    done = ha_batch_wait(b, apr_time_now() + 100000);
+    done = ha_batch_wait(b, 0, apr_time_now() + 100000);
     ok(done == 2 && a->answer == 0 && c->answer == 42 && ha_batch_ran(b, 0, apr_time_now()) == 0, "a job never begins there; the other lane works on");
     ha_batch_close(b);
     gate(1);
     ok(stuck_at_last(ex, 0, 0), "the gate opens: all are back");
     ha_batch_open(ex, &b);
     a = submit(b, 0, 0, 0);
-    ok(ha_batch_wait(b, apr_time_now() + LONG) == 1 && a->answer == 42, "and the lane works");
+    ok(ha_batch_wait(b, 0, apr_time_now() + LONG) == 1 && a->answer == 42, "and the lane works");
     ha_batch_close(b);
     ok(runs <= i + 3 + 1, "what had not begun when its caller left never ran");
     ok(ha_executor_close(ex, LONG) == APR_SUCCESS, "all threads end");
@@ -215,7 +224,7 @@ static void closed_while_hanging(void)
     ha_batch_open(ex, &b);
     submit(b, 0, 1, 0);
     wait_inside(1);
-    ha_batch_wait(b, apr_time_now() + 1000);
+    ha_batch_wait(b, 0, apr_time_now() + 1000);
     ha_batch_close(b);
     ok(ha_executor_close(ex, 10000) == APR_TIMEUP, "closing does not wait for ever");
     gate(1);

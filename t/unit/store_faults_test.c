@@ -328,12 +328,16 @@ static void a_placed_node_hangs(void)
 {
     const char *key = key_of(100);
     ha_store_trace trace;
-    ha_value v;
+    ha_value v = { { "v2", 2 }, { 1, 2 } };
+    ha_call call = call_of();
 
     ok(put(three, key, "v1", 1, &trace) == APR_SUCCESS && trace.copies == 2 && trace.trips == 1, "two copies, one trip");
     ok(get(direct[order[2]], key, &v, NULL) == APR_NOTFOUND, "none on the third node");
     server_stop(&servers[order[0]]);
-    ok(put(three, key, "v2", 2, &trace) == APR_SUCCESS && trace.copies == 2 && trace.broken == 1, "the first hangs: two copies all the same");
+    call.deadline = apr_time_now() + 2 * SECOND;
+    ok(ha_store_put(three, &call, key, &v, apr_time_now() + 600 * SECOND, &trace) == APR_SUCCESS && trace.copies == 2 && trace.broken == 1,
+       "the first hangs: two copies all the same");
+    ok(apr_time_now() < call.deadline, "and nobody waits for a third");
     ok(get(direct[order[2]], key, &v, NULL) == APR_SUCCESS && value_is(v, "v2", 2), "the third node stands in");
     ok(put(three, key, "v3", 3, &trace) == APR_SUCCESS && trace.copies == 2 && trace.trips == 1, "the next one does not ask it");
     ok(get(three, key, &v, &trace) == APR_SUCCESS && value_is(v, "v3", 2) && trace.copies == 2, "read");
