@@ -113,7 +113,7 @@ my $port = Site::free_port();
 my $httpd = Daemon->httpd($port, <<C);
 SessionHAStore lmdb:$dir/store
 SessionHASecret file:$dir/secret
-SessionHAStoreTimeout 2s
+SessionHAStoreTimeout @{[ $ENV{VALGRIND} ? '5000ms' : '1000ms' ]}
 SessionHAMaxSize 300000
 <Proxy "balancer://all">
   BalancerMember http://127.0.0.1:$p1/app route=r1 retry=60

@@ -58,6 +58,7 @@ my $port = Site::free_port();
 my $httpd = Daemon->httpd($port, <<C);
 SessionHAStore lmdb:$dir/store
 SessionHASecret file:$dir/secret
+SessionHAStoreTimeout @{[ $ENV{VALGRIND} ? '5000ms' : '1000ms' ]}
 <Proxy "balancer://x">
   BalancerMember http://127.0.0.1:$one route=r1 retry=60
   BalancerMember http://127.0.0.1:$two route=r2

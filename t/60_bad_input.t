@@ -56,6 +56,7 @@ ProxyPass "/$name/" "balancer://$name/"
 C
 }
 my $httpd = Daemon->httpd($port, join "\n", "SessionHAStore lmdb:$dir/store", "SessionHASecret file:$dir/secret",
+    'SessionHAStoreTimeout ' . ($ENV{VALGRIND} ? '5000ms' : '1000ms'),
     'LimitRequestFieldSize 131072', 'LimitRequestLine 131072', 'ErrorDocument 500 "our own page"', 'AllowEncodedSlashes NoDecode',
     balancer(on => 'SessionHA On'), balancer(off => 'SessionHA Off'),
     balancer(native => "SessionHA On\n  SessionHABackup native\n  SessionHANative none"),
