@@ -152,10 +152,7 @@ static void *APR_THREAD_FUNC tend(apr_thread_t *thread, void *stores_)
 
     apr_pool_create(&p, apr_thread_pool_get(thread));
     apr_thread_mutex_lock(keeper.mutex);
-    while (!keeper.stop) {
-        apr_thread_cond_timedwait(keeper.wake, keeper.mutex, TEND_EVERY);
-        if (keeper.stop)
-            break;
+    while (!keeper.stop) {      /* at once: the status is to know the nodes */
         apr_thread_mutex_unlock(keeper.mutex);
         for (i = 0; i < stores->nelts; i++) {
             ha_store *store = APR_ARRAY_IDX(stores, i, ha_store_line *)->store;
@@ -165,6 +162,8 @@ static void *APR_THREAD_FUNC tend(apr_thread_t *thread, void *stores_)
         }
         apr_pool_clear(p);
         apr_thread_mutex_lock(keeper.mutex);
+        if (!keeper.stop)
+            apr_thread_cond_timedwait(keeper.wake, keeper.mutex, TEND_EVERY);
     }
     apr_thread_mutex_unlock(keeper.mutex);
     return NULL;

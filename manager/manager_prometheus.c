@@ -91,7 +91,7 @@ static void put_seconds(apr_bucket_brigade *bb, const ha_row_store *store)
 static void put_up(apr_bucket_brigade *bb, const ha_row_store *store)
 {
     put_label(bb, "session_ha_store_up{node=\"", store->node);
-    apr_brigade_printf(bb, NULL, NULL, "\"} %d\n", strcmp(store->state, "down") != 0);
+    apr_brigade_printf(bb, NULL, NULL, "\"} %d\n", strcmp(store->state, "up") == 0);
 }
 
 static void put_forgot(apr_bucket_brigade *bb, const ha_row_store *store, const char *why, apr_uint64_t n)
@@ -133,7 +133,7 @@ void ha_render_prometheus(apr_bucket_brigade *bb, const ha_snapshot *snap)
     for (i = 0; i < stores->nelts; i++)
         put_seconds(bb, &APR_ARRAY_IDX(stores, i, ha_row_store));
 
-    put_head(bb, "session_ha_store_up", "gauge", "0 while the node is left out because it did not answer.");
+    put_head(bb, "session_ha_store_up", "gauge", "0 while the node is left out because it did not answer, and until it has.");
     for (i = 0; i < stores->nelts; i++)
         put_up(bb, &APR_ARRAY_IDX(stores, i, ha_row_store));
 

@@ -57,7 +57,7 @@ static int turn(apr_uint64_t *last, apr_time_t now, apr_interval_time_t every)
 int ha_breaker_probe_due(ha_breaker *b, apr_time_t now, apr_interval_time_t every, apr_uint64_t *seen)
 {
     *seen = apr_atomic_read64(&b->word);
-    return (*seen & 3) == HA_NODE_DOWN && turn(&b->probed, now, every);
+    return (*seen & 3) != HA_NODE_UP && turn(&b->probed, now, every);
 }
 
 void ha_breaker_close(ha_breaker *b, apr_uint64_t seen, apr_time_t now)

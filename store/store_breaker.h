@@ -54,7 +54,7 @@ void ha_breaker_open(ha_breaker *, apr_time_t now);
 /* It answered (not by a probe): unknown becomes up, down stays down. */
 void ha_breaker_answered(ha_breaker *, apr_time_t now);
 
-/* May I probe? One caller of all processes, each `every`. *seen is what ha_breaker_close() wants. */
+/* May I probe a node that is down, or was never asked? One caller of all processes, each `every`. *seen is what ha_breaker_close() wants. */
 int ha_breaker_probe_due(ha_breaker *, apr_time_t now, apr_interval_time_t every, apr_uint64_t *seen);
 void ha_breaker_close(ha_breaker *, apr_uint64_t seen, apr_time_t now);
 int ha_breaker_sweep_due(ha_breaker *, apr_time_t now, apr_interval_time_t every);

@@ -124,6 +124,10 @@ static int run_probe(ha_job *job)
         ha_job_check(job);
         ha_breaker_close(probe->node->breaker, probe->seen, apr_time_now());
     }
+    else if (APR_STATUS_IS_ECONNREFUSED(rv)) {
+        ha_job_check(job);
+        ha_breaker_open(probe->node->breaker, apr_time_now());     /* never asked before: nobody need find out */
+    }
     return 0;
 }
 

@@ -159,10 +159,10 @@ void ha_store_tend(ha_store *store, apr_pool_t *ptemp, apr_time_t now)
     for (i = 0; store->executor && i < store->nnodes; i++) {
         const ha_store_node *node = &store->nodes[i];
 
-        if (!ha_breaker_usable(node->breaker)) {
+        if (ha_breaker_state(node->breaker) != HA_NODE_UP) {    /* also one that was never asked: the status shows it */
             ha_probe_later(store, i, now);
         }
-        else {
+        if (ha_breaker_usable(node->breaker)) {
             if (node->provider->sweep && ha_breaker_sweep_due(node->breaker, now, SWEEP_EVERY)) {
                 sweep_later(store, node, now);
             }

@@ -10,8 +10,9 @@ use JSON::PP ();
 use Time::HiRes qw(sleep);
 use Backend;
 use Daemon;
+use Site ();
 
-plan tests => 125;
+plan tests => 127;
 
 my $v = Apache::Test::vars();
 my $NASTY = q{b2<&'">\\};                   # a route, as the operator may well write it
@@ -178,6 +179,17 @@ is $bal->{members}[0]{last_failover}, undef, 'last_failover is null';
 like $r->{body}, qr/"route": "b1", "state": "[^"]*", "moved_out": 0, "moved_in": 0, "restored": 0, "native": 0, "missing": 0, "unavailable": 0, "refused": 0, "retried": 0, "last_failover": null\}/,
     'a member to the letter';
 is_deeply $s->{journal}, [], 'an empty journal';
+{
+    my $state = sub { my ($port, $want) = @_; for (1 .. 100) {
+        my $is = JSON::PP::decode_json((bless { port => $port }, 'Site')->get('/session-ha-status?format=json')->{body})->{stores}[0]{state};
+        return $is if $is eq $want || $_ == 100;
+        select undef, undef, undef, 0.1 } };
+    is $state->($port{httpd}, 'up'), 'up', 'the store is up, before anybody needed it';
+    my ($front, $nobody) = (free_port(), free_port());
+    my $other = Daemon->httpd($front, conf('') =~ s/\Q:$port{store}\E/:$nobody/r);
+    is $state->($front, 'down'), 'down', 'and one that is not there is down';
+    $other->end;
+}
 is $s->{stores}[0]{node}, "memcached://127.0.0.1:$port{store}", 'the store';
 like $r->{body}, qr/"node": "[^"]*", "state": "[^"]*", "gets": \d+, "hits": \d+, "misses": \d+, "puts": \d+, "adds": \d+, "errors": \d+, "timeouts": \d+, "p50_us": \d+, "p99_us": \d+, "restarts": 0, "evictions": 0, "damages": 0, "last_forgot": null\}/,
     'a store to the letter';

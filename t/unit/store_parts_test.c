@@ -279,8 +279,11 @@ static void breaker(void)
 
     ha_breaker_take(b, 77);
     ok(ha_breaker_state(b) == HA_NODE_UNKNOWN && ha_breaker_usable(b), "never asked: unknown, and worth asking");
+    ok(ha_breaker_probe_due(b, 1000000, 1000000, &seen) && !ha_breaker_probe_due(b, 1500000, 1000000, &later), "and probing, once a second");
     ha_breaker_answered(b, 1000);
     ok(ha_breaker_state(b) == HA_NODE_UP, "answered: up");
+    ha_breaker_close(b, seen, 1000);
+    ok(ha_breaker_state(b) == HA_NODE_UP && b->word >> 2 == 0, "the probe comes late: still");
     ok(!ha_breaker_probe_due(b, apr_time_now(), 1000, &seen), "nobody probes a node that is up");
     ha_breaker_open(b, 2000);
     ha_breaker_open(b, 2001);
