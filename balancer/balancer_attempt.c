@@ -40,8 +40,11 @@ static void take_out(ha_request *q, request_rec *r, char **url)
     q->steer = NULL;
     if (q->to && q->sid.route && strcmp(q->to, q->sid.route) != 0)
         apr_table_setn(r->subprocess_env, "BALANCER_ROUTE_CHANGED", "1");
-    if (q->sid.route)
+    if (q->sid.route) {
+        const proxy_balancer_shared *b = q->balancer->s;
         apr_table_setn(r->subprocess_env, "BALANCER_SESSION_ROUTE", q->sid.route);
+        apr_table_setn(r->subprocess_env, "BALANCER_SESSION_STICKY", q->sid.place == HA_ID_PATH ? b->sticky_path : b->sticky);
+    }
 }
 
 /* ---- at one member --------------------------------------------------------------------------- */
