@@ -617,11 +617,6 @@ void ha_config_fill_in(ha_config *c, const ha_written *w)
 
 /* ---- read by a request ----------------------------------------------------------- */
 
-ha_backup_mode ha_config_backup(const ha_config *c)
-{
-    return c->backup;
-}
-
 int ha_config_ttl(const ha_config *c)
 {
     return c->ttl;
@@ -635,11 +630,6 @@ apr_int64_t ha_config_max_size(const ha_config *c)
 ha_retry ha_config_retry(const ha_config *c)
 {
     return c->retry;
-}
-
-apr_interval_time_t ha_config_member_timeout(const ha_config *c)
-{
-    return c->member_timeout;
 }
 
 int ha_config_drain_moves(const ha_config *c)
@@ -689,14 +679,12 @@ const ha_secret *ha_config_secret(const ha_config *c)
     return c->secret_line->secret;
 }
 
-int ha_config_ignores(const ha_config *c, const char *uri)
+int ha_config_matches(const apr_array_header_t *of_regex, const char *uri)
 {
     int i;
 
-    if (!c->ignores)
-        return 0;
-    for (i = 0; i < c->ignores->nelts; i++)
-        if (ap_regexec(APR_ARRAY_IDX(c->ignores, i, ap_regex_t *), uri, 0, NULL, 0) == 0)
+    for (i = 0; i < of_regex->nelts; i++)
+        if (ap_regexec(APR_ARRAY_IDX(of_regex, i, ap_regex_t *), uri, 0, NULL, 0) == 0)
             return 1;
     return 0;
 }

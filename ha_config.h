@@ -82,7 +82,10 @@ static inline int ha_config_on(const ha_config *c)  /* asked for each proxied re
 {
     return c->enabled && c->backup != HA_NO_BACKUP;
 }
-ha_backup_mode ha_config_backup(const ha_config *);
+static inline ha_backup_mode ha_config_backup(const ha_config *c)
+{
+    return c->backup;
+}
 int ha_config_ttl(const ha_config *);
 apr_int64_t ha_config_max_size(const ha_config *);
 ha_on_missing ha_config_on_missing(const ha_config *);
@@ -90,13 +93,20 @@ apr_interval_time_t ha_config_store_timeout(const ha_config *);
 int ha_config_drain_moves(const ha_config *);
 int ha_config_failback_rate(const ha_config *);     /* sessions a second; 0: stay */
 ha_retry ha_config_retry(const ha_config *);
-apr_interval_time_t ha_config_member_timeout(const ha_config *);    /* 0: off */
+static inline apr_interval_time_t ha_config_member_timeout(const ha_config *c)  /* 0: off */
+{
+    return c->member_timeout;
+}
 int ha_config_retry_max(const ha_config *);
 apr_int64_t ha_config_retry_body(const ha_config *);
 const ha_native *ha_config_native(const ha_config *);   /* where the application keeps its sessions; NULL: not to be asked */
 ha_store *ha_config_store(const ha_config *);       /* NULL only with SessionHA Off or SessionHABackup off */
 const ha_secret *ha_config_secret(const ha_config *);
-int ha_config_ignores(const ha_config *, const char *uri);  /* does a SessionHAIgnore match? */
+int ha_config_matches(const apr_array_header_t *of_regex, const char *uri);     /* any of them? */
+static inline int ha_config_ignores(const ha_config *c, const char *uri)        /* does a SessionHAIgnore match? */
+{
+    return c->ignores && ha_config_matches(c->ignores, uri);
+}
 int ha_config_journal(void);                        /* SessionHAJournal, of the whole server */
 
 extern const command_rec ha_config_commands[];

@@ -126,6 +126,8 @@ static int ha_post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp
         return HTTP_INTERNAL_SERVER_ERROR;
     }
     stores = ha_config_stores();
+    if (ha_config_in_use())
+        ha_balancer_used();
     for (i = 0; i < stores->nelts; i++) {
         if (prepare_store(s, APR_ARRAY_IDX(stores, i, ha_store_line *), ptemp) != APR_SUCCESS)
             return HTTP_INTERNAL_SERVER_ERROR;

@@ -14,12 +14,18 @@ void ha_balancer_register_hooks(apr_pool_t *p)
     ha_exchange_hooks(p);       /* requests of our own */
 }
 
+void ha_balancer_used(void)
+{
+    ha_fields_hook();           /* what a member is sent */
+}
+
 apr_status_t ha_balancer_child(server_rec *s, ha_table *table, void *shared, apr_pool_t *pchild)
 {
     apr_status_t rv;
 
     ha_request_child(table);
     ha_members_child(pchild);
+    ha_fields_child(s, pchild);
     rv = ha_hung_child(pchild);
     if (rv == APR_SUCCESS)
         rv = ha_peers_child(shared, pchild);

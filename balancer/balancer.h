@@ -17,6 +17,8 @@ void ha_balancer_register_hooks(apr_pool_t *p);
 apr_size_t ha_balancer_shared_size(void);
 apr_status_t ha_balancer_prepare(void *shared);     /* parent */
 
+void ha_balancer_used(void);                        /* parent, post_config: SessionHA is on somewhere */
+
 /* Each child. pchild lives as long as the child. */
 apr_status_t ha_balancer_child(server_rec *s, ha_table *table, void *shared, apr_pool_t *pchild);
 

@@ -241,10 +241,11 @@ static HA_APART int attempt_it(request_rec *r, proxy_worker *worker, proxy_serve
 
     if (q->steer)
         take_out(q, r, &a.url);
-    if (q->captures)
-        apr_table_setn(r->headers_in, HA_FIELD_ACCEPT, "v=1, inline=" APR_STRINGIFY(HA_INLINE_MAX));
-    if (!q->filtered)
+    if (!q->filtered) {
+        if (q->captures)        /* added: the client's own was taken away */
+            apr_table_addn(r->headers_in, HA_FIELD_ACCEPT, "v=1, inline=" APR_STRINGIFY(HA_INLINE_MAX));
         ha_response_insert(q, r);
+    }
     if (!q->body && q->has_body && (q->captures || ha_repeat_allowed(q, r)))
         q->body = ha_body_keep(r, (apr_size_t)ha_config_retry_body(q->cfg));
 

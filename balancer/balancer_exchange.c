@@ -127,12 +127,12 @@ static const char *base_of(const proxy_worker *w, apr_pool_t *p)
     return strcmp(w->s->scheme, "ws") == 0 || strcmp(w->s->scheme, "wss") == 0 ? apr_pstrcat(p, "http", base + 2, NULL) : base;
 }
 
-static request_rec *make_request(const ha_exchange *x, conn_rec *c, apr_pool_t *p)
+request_rec *ha_exchange_request(const ha_exchange *x, apr_pool_t *p)
 {
     request_rec *r = apr_pcalloc(p, sizeof *r);
 
     r->pool = p;
-    r->connection = c;
+    r->connection = make_connection(x, p);
     r->server = x->server;
     r->request_time = apr_time_now();
     r->method = x->method;
@@ -200,8 +200,8 @@ static apr_status_t run_once(ha_exchange *x, apr_pool_t *parent, int *status)
     /* the answer goes to the parent; all else is gone with the exchange */
     apr_pool_create(&p, parent);
     apr_pool_tag(p, "session_ha_exchange");
-    c = make_connection(x, p);
-    r = make_request(x, c, p);
+    r = ha_exchange_request(x, p);
+    c = r->connection;
     s.x = x;
     s.pool = parent;
     s.kept = apr_brigade_create(p, c->bucket_alloc);

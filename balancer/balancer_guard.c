@@ -9,11 +9,28 @@
 
 #define OURS "Session-"
 
+/* Set-Cookie, Server, Sec-Fetch-Site end here. */
+static inline int may_be_ours(const char *key)
+{
+    return (key[0] | 0x20) == 's' && (key[1] | 0x20) == 'e' && (key[2] | 0x20) == 's';
+}
+
 /* Members that show fields as variables (CGI, PHP, WSGI) cannot tell Session_Restore from Session-Restore. */
 static inline int is_ours(const char *key)
 {
-    return (key[0] == 'S' || key[0] == 's') && strncasecmp(key, OURS, sizeof OURS - 2) == 0
+    return may_be_ours(key) && strncasecmp(key, OURS, sizeof OURS - 2) == 0
            && (key[sizeof OURS - 2] == '-' || key[sizeof OURS - 2] == '_');
+}
+
+/* One look at each name: a table's own search would go through it five times. */
+static inline int any_may_be_ours(const apr_table_t *fields)
+{
+    const apr_array_header_t *all = apr_table_elts(fields);
+    const apr_table_entry_t *e = (const apr_table_entry_t *)all->elts, *end = e + all->nelts;
+
+    while (e < end && !may_be_ours(e->key))
+        e++;
+    return e < end;
 }
 
 /* mod_proxy keeps from the member what a client names in Connection: a client could have its session not
@@ -56,7 +73,7 @@ int ha_guard_is_ours(const char *name, apr_size_t len)
     return 0;
 }
 
-static void remove_ours(apr_table_t *fields)
+static HA_APART void remove_ours(apr_table_t *fields)
 {
     const apr_array_header_t *all = apr_table_elts(fields);
     int i = 0;
@@ -76,14 +93,12 @@ static const char *joined(const char *so_far, const char *more, apr_pool_t *p)
     return so_far ? apr_pstrcat(p, so_far, ", ", more, NULL) : more;
 }
 
-/* Out of a member's answer; backup, missing: what those fields said, or NULL. */
-void ha_guard_answer(apr_table_t *fields, const char **backup, const char **missing)
+static HA_APART void take_ours(apr_table_t *fields, const char **backup, const char **missing)
 {
     const apr_array_header_t *all = apr_table_elts(fields);
     const apr_table_entry_t *e = (const apr_table_entry_t *)all->elts, *end = e + all->nelts;
     int others = 0;
 
-    *backup = *missing = NULL;
     for (; e < end; e++) {
         if (!is_ours(e->key))
             continue;
@@ -102,6 +117,14 @@ void ha_guard_answer(apr_table_t *fields, const char **backup, const char **miss
         apr_table_unset(fields, HA_FIELD_MISSING);
 }
 
+/* Out of a member's answer; backup, missing: what those fields said, or NULL. */
+void ha_guard_answer(apr_table_t *fields, const char **backup, const char **missing)
+{
+    *backup = *missing = NULL;
+    if (any_may_be_ours(fields))
+        take_ours(fields, backup, missing);
+}
+
 /* HTTP/2 passes a member's trailers on, and they are in this table when the end of its answer passes. */
 void ha_guard_trailers(const request_rec *r)
 {
@@ -113,16 +136,16 @@ void ha_guard_trailers(const request_rec *r)
 /* For every proxied request where SessionHA is off: the member's adapter believes what comes from this httpd. */
 void ha_guard_client(const request_rec *r)
 {
-    const apr_array_header_t *all = apr_table_elts(r->headers_in);
-    const apr_table_entry_t *e = (const apr_table_entry_t *)all->elts, *end = e + all->nelts;
+    if (any_may_be_ours(r->headers_in))
+        remove_ours(r->headers_in);
+}
 
-    /* one look at each name: a table's own search would go through it five times */
-    for (; e < end; e++) {
-        if (is_ours(e->key)) {
-            remove_ours(r->headers_in);
-            return;
-        }
-    }
+#define MARK(c) (1u << ((c) & 31))      /* A and a have the same */
+
+/* Of a name that begins with "co"; each request has one, so it is read here. */
+static inline int is_cookie(const char *key)
+{
+    return (key[2] | 0x20) == 'o' && (key[3] | 0x20) == 'k' && (key[4] | 0x20) == 'i' && (key[5] | 0x20) == 'e' && !key[6];
 }
 
 /* The same look, and with it what else we ask of the fields of each request. */
@@ -136,20 +159,27 @@ void ha_guard_look(const request_rec *r, const char **cookie, int *body)
     *cookie = NULL;
     *body = 0;
     for (; e < end; e++) {
-        switch (e->key[0]) {
-        case 'S': case 's':
-            ours |= is_ours(e->key);
+        const char *key = e->key;
+        if (!((MARK('s') | MARK('c') | MARK('t')) & MARK(key[0])))
+            continue;
+        switch (key[0] | 0x20) {
+        case 's':
+            ours |= is_ours(key);
             break;
-        case 'C': case 'c':
-            if (*cookie == NULL && strcasecmp(e->key, "Cookie") == 0)
-                *cookie = e->val;
-            else if (strcasecmp(e->key, "Content-Length") == 0)
+        case 'c':
+            if ((key[1] | 0x20) != 'o')
+                break;          /* Cache-Control */
+            if (is_cookie(key)) {
+                if (*cookie == NULL)
+                    *cookie = e->val;
+            }
+            else if (strcasecmp(key, "Content-Length") == 0)
                 *body |= strcmp(e->val, "0") != 0;
-            else if (strcasecmp(e->key, "Connection") == 0 && ap_strcasestr(e->val, OURS))
+            else if (strcasecmp(key, "Connection") == 0 && ap_strcasestr(e->val, OURS))
                 named = e->val;
             break;
-        case 'T': case 't':
-            *body |= strcasecmp(e->key, "Transfer-Encoding") == 0;
+        case 't':
+            *body |= strcasecmp(key, "Transfer-Encoding") == 0;
             break;
         }
     }
@@ -165,17 +195,14 @@ static int is_slash(char c)
 }
 
 /* Servlet containers read /a;x=1/b as /a/b, and take "." and ".." away only after that, so path parameters are left
- * out of the comparison, which runs from the end. Others know no upper case, or take a backslash for a slash. Nearly
- * every path has no parameter and differs in its last byte. */
-int ha_guard_well_known(const char *path)
+ * out of the comparison, which runs from the end. Others know no upper case, or take a backslash for a slash. */
+static HA_APART int ends_well_known(const char *path)
 {
     static const char name[] = HA_WELL_KNOWN;
     const char *want = name + sizeof name - 1;
     const char *end = path + strlen(path);
     int up = 0;                                     /* segments that a ".." takes away */
 
-    if (end > path && (end[-1] | 0x20) != want[-1] && !is_slash(end[-1]) && strchr(path, ';') == NULL)
-        return 0;
     /* every segment in turn, from the last: cut its parameters, compare what is left */
     while (want > name) {
         const char *start = end, *stop;
@@ -210,4 +237,15 @@ int ha_guard_well_known(const char *path)
         end = start - 1;
     }
     return 1;
+}
+
+/* Asked for each request: a path without the first two bytes of ".well-known" cannot be one. */
+int ha_guard_well_known(const char *path)
+{
+    const char *dot;
+    for (dot = strchr(path, '.'); dot; dot = strchr(dot + 1, '.')) {
+        if ((dot[1] | 0x20) == HA_WELL_KNOWN[2])
+            return ends_well_known(path);
+    }
+    return 0;
 }

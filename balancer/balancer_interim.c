@@ -170,11 +170,7 @@ void ha_interim_enter(ha_request *q, request_rec *r, const proxy_worker *worker)
     ha_interim *i;
 
     q->interim_heads = NULL;
-    q->interim.frec = the_filter;
-    q->interim.ctx = q;
-    q->interim.r = r;
-    q->interim.c = c;
-    q->interim.next = c->output_filters;
+    q->interim = (ap_filter_t){ .frec = the_filter, .ctx = q, .r = r, .c = c, .next = c->output_filters };
     c->output_filters = &q->interim;
     if (worker->s->scheme[0] == 'w') {
         q->interim_heads = i = apr_pcalloc(r->pool, sizeof *i);

@@ -39,7 +39,7 @@ static struct {
     void *volatile maps;        /* member_map; newest first */
 } members;
 
-static unsigned route_hash(const char *route, apr_size_t len)
+static inline unsigned route_hash(const char *route, apr_size_t len)
 {
     unsigned h = 2166136261u;
     while (len--)
@@ -111,17 +111,23 @@ static inline member_map *map_of(proxy_balancer *b)
     return m ? m : publish(b, NULL);
 }
 
-static const ha_member_view *probe(const member_map *m, const char *route, apr_size_t len)
+/* A route has a few bytes and no NUL among them: sooner compared than a function called. */
+static inline int is_route(const char *has, const char *route, apr_size_t len)
+{
+    for (; len && *has == *route; len--) {
+        has++;
+        route++;
+    }
+    return len == 0 && *has == '\0';
+}
+
+static inline const ha_member_view *probe(const member_map *m, const char *route, apr_size_t len)
 {
     unsigned at = route_hash(route, len);
-    ha_member_view *v;
-    while ((v = m->by_route[at & m->mask]) != NULL) {
-        const char *has = v->worker->s->route;
-        if (strncmp(has, route, len) == 0 && has[len] == '\0')
-            return v;
+    const ha_member_view *v;
+    while ((v = m->by_route[at & m->mask]) != NULL && !is_route(v->worker->s->route, route, len))
         at++;
-    }
-    return NULL;
+    return v;
 }
 
 /* balancer-manager can give a member another route without changing the list. */
@@ -129,8 +135,7 @@ static HA_APART const ha_member_view *find_renamed(proxy_balancer *b, const memb
 {
     int i;
     for (i = 0; i < m->n; i++) {
-        const char *has = m->views[i].worker->s->route;
-        if (strncmp(has, route, len) == 0 && has[len] == '\0') {
+        if (is_route(m->views[i].worker->s->route, route, len)) {
             m = publish(b, m);
             return m ? probe(m, route, len) : NULL;
         }
@@ -155,22 +160,12 @@ ha_member_slot *ha_members_slot(proxy_balancer *b, const proxy_worker *w)
     return v ? v->slot : NULL;
 }
 
-/* Another process, another virtual host, hcheck or an operator may put a member into error and it may be
- * back before a session's request meets it; its memory is then not what the sessions left there.
- * mod_proxy_balancer takes the mark away in its own pre_request, which runs after ours. */
-void ha_members_watch(proxy_balancer *b, const ha_config *cfg, apr_time_t now)
+static HA_APART void look_at_all(member_map *m, proxy_balancer *b, const ha_config *cfg)
 {
-    member_map *m = map_of(b);
-    apr_uint32_t ms = (apr_uint32_t)(now / 1000), last;
+    apr_time_t now = apr_time_now();        /* the request may have begun long ago */
     int i;
 
-    if (m == NULL)
-        return;
-    last = m->watched;
-    if (ms - last < WATCH_EVERY || apr_atomic_cas32(&m->watched, ms, last) != last)
-        return;
     ha_peers_meet(b, cfg);
-    now = apr_time_now();       /* what came in may be the time that a slow request began */
     for (i = 0; i < m->n; i++) {
         const proxy_worker *w = m->views[i].worker;
         if (PROXY_WORKER_IS_INITIALIZED(w) && !PROXY_WORKER_IS_USABLE(w))
@@ -178,6 +173,21 @@ void ha_members_watch(proxy_balancer *b, const ha_config *cfg, apr_time_t now)
     }
     if (ha_config_drain_moves(cfg) || ha_config_failback_rate(cfg))
         ha_transit_look(&m->transit, b, cfg, m->views, m->n, now);
+}
+
+/* Another process, another virtual host, hcheck or an operator may put a member into error and it may be
+ * back before a session's request meets it; its memory is then not what the sessions left there.
+ * mod_proxy_balancer takes the mark away in its own pre_request, which runs after ours. */
+void ha_members_watch(proxy_balancer *b, const ha_config *cfg, apr_time_t now)
+{
+    member_map *m = map_of(b);
+    apr_uint32_t ms = (apr_uint32_t)(now / 1000), last;
+
+    if (m == NULL)
+        return;
+    last = m->watched;
+    if (ms - last >= WATCH_EVERY && apr_atomic_cas32(&m->watched, ms, last) == last)
+        look_at_all(m, b, cfg);
 }
 
 /* Exchanges have connections of their own: a request that fetches a large state holds its member's connection

@@ -49,14 +49,6 @@ void ha_repeat_hide_keepalives(ha_request *q, request_rec *r)
     }
 }
 
-void ha_repeat_show_keepalives(ha_request *q, request_rec *r)
-{
-    if (q->hidden) {
-        r->connection->keepalives = q->keepalives;
-        q->hidden = 0;
-    }
-}
-
 /* As if the member had never answered. 0: what was sent to it cannot be sent again. */
 int ha_repeat_prepare(ha_request *q, request_rec *r)
 {

@@ -95,13 +95,13 @@ static void find_session(ha_request *q, request_rec *r, const char *url)
 static ha_request *begin(request_rec *r, const ha_config *cfg, proxy_server_conf *conf,
                          proxy_balancer *balancer, const char *url)
 {
-    ha_request *q = apr_pcalloc(r->pool, sizeof *q);
+    ha_request *q = apr_palloc(r->pool, sizeof *q);
+    memset(q, 0, APR_OFFSETOF(ha_request, sid));
     q->cfg = cfg;
     q->conf = conf;
     q->balancer = balancer;
     q->mode = ha_config_backup(cfg);
-    q->ignored = ha_config_ignores(cfg, r->uri);
-    q->captures = !q->ignored && (q->mode == HA_SYNC || q->mode == HA_ASYNC);
+    q->captures = (q->mode == HA_SYNC || q->mode == HA_ASYNC) && !ha_config_ignores(cfg, r->uri);
     ap_set_module_config(r->request_config, &session_ha_module, q);
     ha_guard_look(r, &q->cookie, &q->has_body);
     find_session(q, r, url);
@@ -181,7 +181,13 @@ static void put_in_front(request_rec *r, const char *steer, char **url)
         *url = apr_pstrcat(r->pool, *url, steer, NULL);
 }
 
-static int choose(ha_request *q, request_rec *r, char **url, apr_time_t now)
+/* Nothing has to be done for nearly every request of a session. */
+static inline int is_plain(const ha_request *q, apr_time_t now)
+{
+    return q->sid.id && q->sid.route && q->sid.stock_sees && at_home_and_well(q, now) && !q->home->transit->on;
+}
+
+static HA_APART int choose(ha_request *q, request_rec *r, char **url, apr_time_t now)
 {
     int status = DECLINED;
 
@@ -234,7 +240,7 @@ static HA_APART int first_attempt(proxy_balancer **balancer, request_rec *r, pro
         return HTTP_NOT_FOUND;
     q = begin(r, ha_config_of(r), conf, *balancer, *url);
     ha_members_watch(*balancer, q->cfg, r->request_time);
-    return choose(q, r, url, r->request_time);
+    return is_plain(q, r->request_time) ? DECLINED : choose(q, r, url, r->request_time);
 }
 
 static HA_APART int another_attempt(ha_request *q, const proxy_worker *failed, request_rec *r, char **url)
@@ -250,16 +256,17 @@ static HA_APART int another_attempt(ha_request *q, const proxy_worker *failed, r
     return choose(q, r, url, now);
 }
 
+static HA_APART int go_on(proxy_worker **worker, proxy_balancer **balancer, request_rec *r, proxy_server_conf *conf, char **url)
+{
+    ha_request *q = ha_request_of(r);
+    return q ? another_attempt(q, *worker, r, url) : first_attempt(balancer, r, conf, url);
+}
+
 static int ha_pre_request(proxy_worker **worker, proxy_balancer **balancer, request_rec *r,
                           proxy_server_conf *conf, char **url)
 {
-    ha_request *q = ha_request_of(r);
-    const ha_config *cfg = ha_config_of(r);
-
-    if (q)
-        return another_attempt(q, *worker, r, url);
-    if (ha_config_on(cfg) && the_table)     /* no table: this child could not start, the log says why */
-        return first_attempt(balancer, r, conf, url);
+    if (ha_config_on(ha_config_of(r)) && the_table)     /* no table: this child could not start, the log says why */
+        return go_on(worker, balancer, r, conf, url);
     ha_guard_client(r);
     return in_use ? pass_by(r, *url) : DECLINED;
 }

@@ -61,23 +61,15 @@ typedef struct ha_request {
     proxy_server_conf *conf;
     proxy_balancer *balancer;
     ha_backup_mode mode;
-    unsigned captures : 1;      /* a backup may come with the answer */
-    unsigned ignored : 1;       /* SessionHAIgnore: needs none */
-
-    const char *cookie;         /* the client's Cookie field, or NULL */
     int has_body;
-    ha_id sid;                  /* sid.id NULL: no session */
-    const ha_member_view *home; /* the member of the client's route; NULL: no such member */
-    ha_session session;         /* made by ha_request_session() when first needed */
-    unsigned has_session : 1;
-
+    const char *cookie;         /* the client's Cookie field, or NULL */
     const char *route_cookie;   /* what SessionHARouteCookie's cookie says; NULL: nothing */
+    const ha_member_view *home; /* the member of the client's route; NULL: no such member */
 
-    /* steering: what stands in the URL while mod_proxy_balancer reads it */
-    const char *steer;          /* "/;jsessionid=x.tomcat2&", or NULL */
-    const char *to;             /* the route it leads to */
-
-    /* a takeover, or a return to a member that was in error */
+    /* one word, so that they are cleared and looked at together */
+    unsigned captures : 1;      /* a backup may come with the answer; not with SessionHAIgnore */
+    unsigned has_session : 1;
+    /* of a takeover, or a return to a member that was in error */
     unsigned slow : 1;          /* the owner was asked for */
     unsigned looked : 1;        /* not only what is known here: in the store as well */
     unsigned doubt : 1;         /* the owner may have lost it: give it the backup, whatever is known here */
@@ -90,36 +82,47 @@ typedef struct ha_request {
     unsigned told : 1;          /* moved or not, it is told: the member had lost the session */
     unsigned decided : 1;       /* outcome is set */
     unsigned logged : 1;
-    apr_time_t gate;            /* we hold the gate until this point; 0: not ours */
-    apr_time_t began;           /* of the takeover */
-    ha_move move;
-    ha_native_look *look;       /* under way: is the session where the application keeps it? */
-    const char *from, *cause;
-    ha_outcome outcome;
-    apr_size_t bytes;
-
-    /* the attempt */
+    /* of the attempt */
     unsigned inside : 1;        /* re-entry guard of scheme_handler */
     unsigned tried : 1;         /* a member was asked before: there may be traces of it */
     unsigned filtered : 1;      /* the response filter is in */
-    ap_filter_t filter;         /* the response filter */
-    ap_filter_t interim;        /* the one for what goes past it */
-    struct ha_interim *interim_heads;   /* what has come there */
     unsigned passed : 1;        /* the member's answer has come to the response filter */
     unsigned watched : 1;       /* SessionHAMemberTimeout: somebody reads `heard` */
-    volatile apr_time_t heard;  /* its last byte so far came at this point; 0: none has */
     unsigned answered : 1;      /* our fields were taken out of the answer */
     unsigned swallow : 1;       /* this answer is for us, not for the client */
     unsigned missing : 1;       /* it was: "I do not have the session" */
     unsigned asked_again : 1;
     unsigned fenced : 1;        /* it was: from a member that the session has left */
+    unsigned hidden : 1;        /* keepalives is */
+
+    /* steering: what stands in the URL while mod_proxy_balancer reads it */
+    const char *steer;          /* "/;jsessionid=x.tomcat2&", or NULL */
+    const char *to;             /* the route it leads to */
+
+    /* a takeover, or a return to a member that was in error */
+    apr_time_t gate;            /* we hold the gate until this point; 0: not ours */
+    apr_time_t began;           /* of the takeover */
+    ha_move move;
+    ha_native_look *look;       /* under way: is the session where the application keeps it? */
+    const char *from, *cause;
+    apr_size_t bytes;
+    ha_outcome outcome;
+
+    /* the attempt */
     int repeats;                /* after a member died under the request */
-    struct ha_body *body;       /* what was sent, to send it again; NULL: no body, or not kept */
     int keepalives;             /* the client connection's own count, while it is hidden */
-    unsigned hidden : 1;
+    struct ha_interim *interim_heads;   /* what has come past the response filter */
+    volatile apr_time_t heard;  /* its last byte so far came at this point; 0: none has */
+    struct ha_body *body;       /* what was sent, to send it again; NULL: no body, or not kept */
     apr_time_t asked;           /* when the member was asked */
     proxy_worker *worker;       /* who was asked */
     ha_member_slot *slot;
+
+    /* Not cleared when the request begins: what is below is written as a whole before it is read. */
+    ha_id sid;                  /* sid.id NULL: no session */
+    ha_session session;         /* made by ha_request_session() when first needed */
+    ap_filter_t filter;         /* the response filter */
+    ap_filter_t interim;        /* the one for what goes past it */
 } ha_request;
 
 static inline ha_request *ha_request_of(const request_rec *r)
@@ -170,7 +173,7 @@ void ha_request_finish(ha_request *q, request_rec *r);
 void ha_guard_client(const request_rec *r);
 void ha_guard_answer(apr_table_t *fields, const char **backup, const char **missing);
 void ha_guard_trailers(const request_rec *r);       /* the same for what comes behind the answer, at its end */
-/* As ha_guard_client(), and cookie: its first Cookie field, or NULL; body: does one follow? */
+/* As ha_guard_client(), and cookie: its first Cookie field, or NULL; body: does one follow? Both are set. */
 void ha_guard_look(const request_rec *r, const char **cookie, int *body);
 int  ha_guard_is_ours(const char *name, apr_size_t len);
 int  ha_guard_well_known(const char *path);         /* 1: refuse */
@@ -196,13 +199,23 @@ void ha_interim_hooks(apr_pool_t *p);
 /* Give the member the backup in q->move (balancer_restore.c). 0: it did not answer, do not ask it. */
 int ha_restore(ha_request *q, request_rec *r, proxy_worker *worker);
 
+/* A request's fields, on their way to an http member (balancer_fields.c). */
+void ha_fields_child(server_rec *s, apr_pool_t *pchild);
+void ha_fields_hook(void);
+
 /* Sending a request again (balancer_repeat.c). */
 int ha_repeat_fits(const ha_request *q, const request_rec *r);      /* its body can be kept */
 int ha_repeat_allowed(const ha_request *q, const request_rec *r);   /* running it twice does no harm */
 int ha_repeat_died(const ha_request *q, const request_rec *r, int status);  /* the member died under it */
 int ha_repeat_prepare(ha_request *q, request_rec *r);
 void ha_repeat_hide_keepalives(ha_request *q, request_rec *r);
-void ha_repeat_show_keepalives(ha_request *q, request_rec *r);
+static inline void ha_repeat_show_keepalives(ha_request *q, request_rec *r)
+{
+    if (q->hidden) {
+        r->connection->keepalives = q->keepalives;
+        q->hidden = 0;
+    }
+}
 
 /* A request of ours to a member, through mod_proxy itself (balancer_exchange.c). */
 typedef struct ha_exchange {
@@ -227,6 +240,8 @@ typedef struct ha_exchange {
     const char *backup;                 /* its Session-Backup field, or NULL */
 } ha_exchange;
 void ha_exchange_from(ha_exchange *x, ha_request *q, request_rec *r, proxy_worker *worker, apr_pool_t *p);
+/* The request by itself: it has no filters yet. */
+request_rec *ha_exchange_request(const ha_exchange *x, apr_pool_t *p);
 /* APR_SUCCESS when the member answered, whatever it said; else it did not (APR_EGENERAL). Waits as long as
  * the worker's own time-out allows. */
 apr_status_t ha_exchange_run(ha_exchange *x, apr_pool_t *p);

@@ -191,7 +191,7 @@ static backup_job *make_job(ha_request *q, request_rec *r, const ha_field_backup
     return job;
 }
 
-static void capture(ha_request *q, request_rec *r, const char *value)
+static HA_APART void capture(ha_request *q, request_rec *r, const char *value)
 {
     ha_field_backup field;
     const char *why = NULL;
@@ -298,7 +298,10 @@ static apr_status_t ha_response_filter(ap_filter_t *f, apr_bucket_brigade *bb)
         ha_request_finish(q, f->r);     /* the body may take its time */
     if (is_end(bb)) {
         ha_guard_trailers(f->r);
-        ap_remove_output_filter(f);
+        if (f->r->output_filters == f)
+            f->r->output_filters = f->next;     /* as it was put in */
+        else
+            ap_remove_output_filter(f);
     }
     return ap_pass_brigade(f->next, bb);
 }
@@ -307,11 +310,7 @@ void ha_response_insert(ha_request *q, request_rec *r)
 {
     /* what ap_add_output_filter_handle() would do, had it not to look for the place */
     if (r->output_filters->frec->ftype >= the_filter->ftype) {
-        q->filter.frec = the_filter;
-        q->filter.ctx = q;
-        q->filter.r = r;
-        q->filter.c = r->connection;
-        q->filter.next = r->output_filters;
+        q->filter = (ap_filter_t){ .frec = the_filter, .ctx = q, .r = r, .c = r->connection, .next = r->output_filters };
         r->output_filters = &q->filter;
     }
     else

@@ -14,10 +14,11 @@
 
 static ap_filter_rec_t *page_filter;
 
-static void insert_page_filter(request_rec *r)
+static int insert_page_filter(request_rec *r)
 {
-    if (r->handler && *r->handler == 'b' && !strcmp(r->handler, "balancer-manager"))
+    if (r->handler && !strcmp(r->handler, "balancer-manager"))
         ap_add_output_filter_handle(page_filter, NULL, r, r->connection);
+    return DECLINED;
 }
 
 /* Where the section goes: before the last `mark`. */
@@ -107,6 +108,8 @@ static apr_status_t page_out(ap_filter_t *f, apr_bucket_brigade *bb)
 
 void ha_page_register(void)
 {
+    static const char *const after[] = { "mod_proxy.c", NULL }, *const before[] = { "mod_proxy_balancer.c", NULL };
     page_filter = ap_register_output_filter("SESSION_HA_PAGE", page_out, NULL, AP_FTYPE_RESOURCE);
-    ap_hook_insert_filter(insert_page_filter, NULL, NULL, APR_HOOK_MIDDLE);
+    /* a handler just before the page's own, not insert_filter: a proxied request never comes there */
+    ap_hook_handler(insert_page_filter, after, before, APR_HOOK_FIRST);
 }

@@ -7,6 +7,10 @@
  * where both come to the same route nobody has to steer. In two places it reads behind the end of
  * its string (a url or Cookie field that ends with the bare name, or with `name=`). What it finds
  * there nobody can know: those answer "not the same". */
+#ifdef HAVE_CONFIG_H
+#include "autoconf.h"
+#endif
+
 #include "session_id.h"
 
 #include <string.h>
@@ -185,8 +189,12 @@ static int read_trimmed(const ha_id_rules *rules, const char *v, const char *end
 
 static const char *find_or_end(const char *s, char c)
 {
+#ifdef HAVE_STRCHRNUL
+    return strchrnul(s, c);
+#else
     const char *at = strchr(s, c);
     return at ? at : s + strlen(s);
+#endif
 }
 
 /* `;name=value` before the query; hit: the name's first appearance in url. */
@@ -359,33 +367,37 @@ static int ends_here(const char *start, const char *end, const char *name, apr_s
 /* Is there anything that stock could take for the parameter, or trip over? */
 static int mentioned(const char *url, const char *name, apr_size_t len)
 {
-    const char *at = url, *equals;
+    const char *at;
 
-    for (; (equals = strchr(at, '=')); at = equals + 1)
-        if (ends_here(url, equals, name, len))
+    for (at = find_or_end(url, '='); *at; at = find_or_end(at + 1, '='))
+        if (ends_here(url, at, name, len))
             return 1;
-    return ends_here(url, at + strlen(at), name, len);
+    return ends_here(url, at, name, len);
 }
 
-/* Only bytes from `-` to `~` without the backslash (the `;` has been looked for before): the usual ids, eight
- * bytes at a time. Other ids go the long way. A borrow or carry can only come from a byte that is marked itself. */
-static int usual(const char *s, apr_size_t len)
+/* The top bits tell if one of these eight bytes is not from `-` to `~`, or is a backslash. A borrow or carry can only
+ * come from a byte that is marked itself; bytes from 0x80 on are marked by the sum. */
+static inline apr_uint64_t unusual(const char *s)
 {
-    const apr_uint64_t ones = ~(apr_uint64_t)0 / 255, tops = ones * 0x80;
+    const apr_uint64_t ones = ~(apr_uint64_t)0 / 255;
+    apr_uint64_t eight;
+
+    memcpy(&eight, s, 8);
+    return (eight - ones * '-') | (eight + ones) | ((eight ^ ones * '\\') - ones);
+}
+
+/* Only such bytes (the `;` has been looked for before): the usual ids. Other ids go the long way. */
+static inline int usual(const char *s, apr_size_t len)
+{
     const char *last;
-    apr_uint64_t seen = 0, eight, backslash;
+    apr_uint64_t seen;
 
     if (len < 8)
         return 0;
-    for (last = s + len - 8; ; s += 8) {
-        if (s > last)
-            s = last;
-        memcpy(&eight, s, 8);
-        backslash = eight ^ ones * '\\';
-        seen |= (eight - ones * '-') | (eight + ones) | ((backslash - ones) & ~backslash);
-        if (s == last)
-            return !(seen & tops);
-    }
+    last = s + len - 8;
+    for (seen = unusual(last); s < last; s += 8)
+        seen |= unusual(s);
+    return !(seen & ~(apr_uint64_t)0 / 255 * 0x80);
 }
 
 /* Nothing in the url, and the first `name=` of the field stands where it should, with a usual value and a member's
@@ -452,18 +464,14 @@ static apr_status_t give(ha_id *out, const struct reading *r, apr_pool_t *p)
     return APR_SUCCESS;
 }
 
-apr_status_t ha_id_parse(const ha_id_rules *rules, const char *url, const char *cookies, const char *header,
-                         ha_id_known_fn *known, void *baton, apr_pool_t *p, ha_id *out)
+static __attribute__((noinline)) apr_status_t parse(const ha_id_rules *rules, const char *url, apr_size_t path_len,
+                                                    const char *cookies, apr_size_t cookie_len, const char *header,
+                                                    ha_id_known_fn *known, void *baton, apr_pool_t *p, ha_id *out)
 {
-    const apr_size_t path_len = rules->path ? strlen(rules->path) : 0;
-    const apr_size_t cookie_len = rules->cookie ? strlen(rules->cookie) : 0;
-    const char *in_url, *in_cookies;
+    const char *in_url = url && path_len ? strstr(url, rules->path) : NULL;
+    const char *in_cookies = cookies && cookie_len ? strstr(cookies, rules->cookie) : NULL;
     struct reading both[2], *r = NULL;
 
-    if (quick(rules, url, path_len, cookies, cookie_len, known, baton, p, out))
-        return APR_SUCCESS;
-    in_url = url && path_len ? strstr(url, rules->path) : NULL;
-    in_cookies = cookies && cookie_len ? strstr(cookies, rules->cookie) : NULL;
     out->place = HA_ID_PATH;
     if (in_url && path_id(rules, url, in_url, path_len, known, baton, &both[0]))
         r = &both[0];
@@ -478,4 +486,15 @@ apr_status_t ha_id_parse(const ha_id_rules *rules, const char *url, const char *
     }
     out->stock_sees = rules->whole || stock_sees(rules, in_url, path_len, cookies, in_cookies, cookie_len, r);
     return give(out, r, p);
+}
+
+apr_status_t ha_id_parse(const ha_id_rules *rules, const char *url, const char *cookies, const char *header,
+                         ha_id_known_fn *known, void *baton, apr_pool_t *p, ha_id *out)
+{
+    const apr_size_t path_len = rules->path ? strlen(rules->path) : 0;
+    const apr_size_t cookie_len = rules->cookie ? strlen(rules->cookie) : 0;
+
+    if (quick(rules, url, path_len, cookies, cookie_len, known, baton, p, out))
+        return APR_SUCCESS;
+    return parse(rules, url, path_len, cookies, cookie_len, header, known, baton, p, out);
 }

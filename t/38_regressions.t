@@ -7,7 +7,7 @@ use Backend;
 use Site;
 use Tomcat;
 
-plan tests => 74;
+plan tests => 82;
 
 sub n_of { (Site::member_of($_[0]) // '') =~ /(\d+)/ ? $1 : 0 }
 sub statuses { join ' ', map { $_->{status} } @_ }
@@ -78,6 +78,40 @@ C
     like $out, qr/HTTP\/2 103.*HTTP\/2 200.*early/s, '103 over HTTP/2';
     unlike $out, qr/^session-/im, 'without our fields';
     like $site->get('/interim/early')->{body}, qr/early/, 'and the connections go on' for 1;
+    $member->kill9;
+}
+
+# a request's fields go to the member in one piece: the same bytes as without us, and our own field
+{
+    my $port = Site::free_port();
+    my $member = Backend->start(port => $port, app => sub { (200, [], $_[4]) });
+    $site = Site->new(nodes => 1, like => $site, conf => <<"C");
+LogLevel session_ha:info
+@{[ map { <<"B" } qw(On Off) ]}
+<Proxy balancer://$_>
+  BalancerMember http://127.0.0.1:$port route=w1
+  ProxySet stickysession=JSESSIONID
+  SessionHA $_
+</Proxy>
+ProxyPass /head$_ balancer://$_
+B
+C
+    my %heads = (
+        'few fields' => [],
+        'twice, empty, with blanks' => ['X-Twice: 1', "X-Empty:", 'X-Twice: 2', "X-Blanks: a \t b  ", 'Cookie: a=b; c="d"', 'Hostile: x'],
+        'what mod_proxy takes away' => ['TE: trailers', 'Keep-Alive: 5', 'X-Mine: 1', 'Session-Restore: id="a", none', 'Upgrade: x'],
+        'long ones' => ['X-Long: ' . 'l' x 8000, 'X-Longer: ' . 'm' x 8000, 'X-Longest: ' . 'n' x 8000],
+        'many of them' => [map { "X-Field-$_: $_" } 1 .. 90],
+    );
+    for my $what (sort keys %heads) {
+        my ($on, $off) = map { Site::read_answer($site->send_request("/head$_/x", head => $heads{$what}))->{body} } qw(On Off);
+        my $ours = $on =~ s/^Session-Backup-Accept: v=1, inline=4096\r\n//m;
+        ok $ours && $on eq $off, "$what: the same head" or diag "on:\n$on\noff:\n$off";
+    }
+    my $r = Site::read_answer($site->send_request('/headOn/x', method => 'POST', body => 'abc', head => ['X-Mine: 1']));
+    like $r->{body}, qr/^X-Mine: 1\r\n(?:.*\r\n)*Content-Length: 3\r\n/m, 'and the length of a body';
+    unlike $site->error_log, qr/mod_proxy does not write fields/, 'each child has looked at what mod_proxy writes';
+    like $site->get('/count')->{body}, qr/./, 'and the others go on' for 1;
     $member->kill9;
 }
 
