@@ -149,9 +149,20 @@ static int is_token(const char *name)
 
 /* ---- the directives ---------------------------------------------------------- */
 
+static void (*when_on)(void);
+
+void ha_config_when_on(void (*call)(void))
+{
+    when_on = call;
+}
+
 static const char *set_enabled(cmd_parms *cmd, void *dir, int on)
 {
     section_of(cmd, dir)->enabled = on;
+    if (on && when_on) {
+        when_on();
+        when_on = NULL;
+    }
     return NULL;
 }
 

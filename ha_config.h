@@ -120,6 +120,7 @@ int ha_config_check(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *s);
 /* post_config (ha_settle.c): makes the stores and reads the secrets that a section with SessionHA On can come to use
  * (the defaults too). Logs what is wrong and says what is allowed; APR_EGENERAL stops the start. */
 apr_status_t ha_config_settle(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *s);
+void ha_config_when_on(void (*call)(void));         /* at the first SessionHA On of the next pass over the configuration */
 int ha_config_in_use(void);                         /* is SessionHA On anywhere? */
 apr_array_header_t *ha_config_stores(void);         /* of ha_store_line *: what ha_config_settle made */
 

@@ -15,6 +15,7 @@
 #include "httpd.h"
 #include "ap_mpm.h"
 #include "apr_global_mutex.h"
+#include "apr_hooks.h"
 #include "apr_shm.h"
 #include "apr_strings.h"
 #include "apr_thread_cond.h"
@@ -126,8 +127,6 @@ static int ha_post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp
         return HTTP_INTERNAL_SERVER_ERROR;
     }
     stores = ha_config_stores();
-    if (ha_config_in_use())
-        ha_balancer_used();
     for (i = 0; i < stores->nelts; i++) {
         if (prepare_store(s, APR_ARRAY_IDX(stores, i, ha_store_line *), ptemp) != APR_SUCCESS)
             return HTTP_INTERNAL_SERVER_ERROR;
@@ -259,6 +258,16 @@ static apr_array_header_t *store_rows(server_rec *s, apr_pool_t *p)
     return rows;
 }
 
+/* Hooks that nobody needs where SessionHA is off everywhere. httpd sorts all hooks after the configuration is read, for
+ * modules that are loaded by it; they are sorted by the name of their module. */
+static void when_on(void)
+{
+    const char *before = apr_hook_debug_current;
+    apr_hook_debug_current = session_ha_module.name;
+    ha_balancer_register_hooks_on();
+    apr_hook_debug_current = before;
+}
+
 static void ha_register_hooks(apr_pool_t *p)
 {
     /* mod_proxy first: it makes the balancers that we speak of. Not after mod_slotmem_shm: that order makes every
@@ -269,6 +278,7 @@ static void ha_register_hooks(apr_pool_t *p)
     ap_hook_check_config(ha_check_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(ha_post_config, after, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(ha_child_init, after, NULL, APR_HOOK_MIDDLE);
+    ha_config_when_on(when_on);
     ha_balancer_register_hooks(p);
     ha_manager_register_hooks(p);
 }

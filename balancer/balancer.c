@@ -7,16 +7,16 @@
 void ha_balancer_register_hooks(apr_pool_t *p)
 {
     ha_request_hooks(p);        /* pre_request, post_request: which member */
-    ha_attempt_hooks(p);        /* scheme_handler: ask it */
     ha_response_hooks(p);       /* its answer */
     ha_interim_hooks(p);        /* what goes past that: interim answers, tunnels */
     ha_body_hooks(p);           /* what is sent may be sent again */
     ha_exchange_hooks(p);       /* requests of our own */
 }
 
-void ha_balancer_used(void)
+void ha_balancer_register_hooks_on(void)
 {
-    ha_fields_hook();           /* what a member is sent */
+    ha_attempt_hooks();         /* scheme_handler: ask it */
+    ha_fields_hooks();          /* what it is sent */
 }
 
 apr_status_t ha_balancer_child(server_rec *s, ha_table *table, void *shared, apr_pool_t *pchild)

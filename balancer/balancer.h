@@ -11,13 +11,12 @@
 #include "../session/session_table.h"
 
 void ha_balancer_register_hooks(apr_pool_t *p);
+void ha_balancer_register_hooks_on(void);           /* what is needed only where SessionHA is on somewhere */
 
 /* What the children of this httpd share, besides the table: who we are, what other httpds have told us. Zeroed by the
  * caller the first time. */
 apr_size_t ha_balancer_shared_size(void);
 apr_status_t ha_balancer_prepare(void *shared);     /* parent */
-
-void ha_balancer_used(void);                        /* parent, post_config: SessionHA is on somewhere */
 
 /* Each child. pchild lives as long as the child. */
 apr_status_t ha_balancer_child(server_rec *s, ha_table *table, void *shared, apr_pool_t *pchild);

@@ -281,7 +281,7 @@ static int ha_scheme_handler(request_rec *r, proxy_worker *worker, proxy_server_
     return q && !q->inside ? attempt_it(r, worker, conf, url, proxyname, proxyport) : DECLINED;
 }
 
-void ha_attempt_hooks(apr_pool_t *p)
+void ha_attempt_hooks(void)
 {
     static const char *const before[] = {
         "mod_proxy_http.c", "mod_proxy_ajp.c", "mod_proxy_http2.c", "mod_proxy_wstunnel.c", "mod_proxy_fcgi.c",

@@ -141,9 +141,8 @@ void ha_fields_child(server_rec *s, apr_pool_t *pchild)
     apr_pool_destroy(p);
 }
 
-/* Only where SessionHA is on: asking for a hook that exists costs every proxied request more than one that does not.
- * Hooks have been sorted by then; ours comes last, so whoever looks for a field has done so. */
-void ha_fields_hook(void)
+/* Last, so that whoever looks for a field has done so. */
+void ha_fields_hooks(void)
 {
     APR_OPTIONAL_HOOK(proxy, fixups, ha_fixups, NULL, NULL, APR_HOOK_REALLY_LAST);
     hooked = 1;

@@ -9,28 +9,11 @@
 
 #define OURS "Session-"
 
-/* Set-Cookie, Server, Sec-Fetch-Site end here. */
-static inline int may_be_ours(const char *key)
-{
-    return (key[0] | 0x20) == 's' && (key[1] | 0x20) == 'e' && (key[2] | 0x20) == 's';
-}
-
 /* Members that show fields as variables (CGI, PHP, WSGI) cannot tell Session_Restore from Session-Restore. */
 static inline int is_ours(const char *key)
 {
-    return may_be_ours(key) && strncasecmp(key, OURS, sizeof OURS - 2) == 0
+    return ha_guard_may_be_ours(key) && strncasecmp(key, OURS, sizeof OURS - 2) == 0
            && (key[sizeof OURS - 2] == '-' || key[sizeof OURS - 2] == '_');
-}
-
-/* One look at each name: a table's own search would go through it five times. */
-static inline int any_may_be_ours(const apr_table_t *fields)
-{
-    const apr_array_header_t *all = apr_table_elts(fields);
-    const apr_table_entry_t *e = (const apr_table_entry_t *)all->elts, *end = e + all->nelts;
-
-    while (e < end && !may_be_ours(e->key))
-        e++;
-    return e < end;
 }
 
 /* mod_proxy keeps from the member what a client names in Connection: a client could have its session not
@@ -73,7 +56,7 @@ int ha_guard_is_ours(const char *name, apr_size_t len)
     return 0;
 }
 
-static HA_APART void remove_ours(apr_table_t *fields)
+HA_APART void ha_guard_remove(apr_table_t *fields)
 {
     const apr_array_header_t *all = apr_table_elts(fields);
     int i = 0;
@@ -110,7 +93,7 @@ static HA_APART void take_ours(apr_table_t *fields, const char **backup, const c
             others = 1;
     }
     if (others)
-        remove_ours(fields);
+        ha_guard_remove(fields);
     if (*backup)
         apr_table_unset(fields, HA_FIELD_BACKUP);
     if (*missing)
@@ -121,7 +104,7 @@ static HA_APART void take_ours(apr_table_t *fields, const char **backup, const c
 void ha_guard_answer(apr_table_t *fields, const char **backup, const char **missing)
 {
     *backup = *missing = NULL;
-    if (any_may_be_ours(fields))
+    if (ha_guard_any(fields))
         take_ours(fields, backup, missing);
 }
 
@@ -131,13 +114,6 @@ void ha_guard_trailers(const request_rec *r)
     const char *backup, *missing;
     if (!apr_is_empty_table(r->trailers_out))
         ha_guard_answer(r->trailers_out, &backup, &missing);
-}
-
-/* For every proxied request where SessionHA is off: the member's adapter believes what comes from this httpd. */
-void ha_guard_client(const request_rec *r)
-{
-    if (any_may_be_ours(r->headers_in))
-        remove_ours(r->headers_in);
 }
 
 #define MARK(c) (1u << ((c) & 31))      /* A and a have the same */
@@ -184,7 +160,7 @@ void ha_guard_look(const request_rec *r, const char **cookie, int *body)
         }
     }
     if (ours)
-        remove_ours(r->headers_in);
+        ha_guard_remove(r->headers_in);
     if (named)
         remove_named(r->headers_in, named);
 }

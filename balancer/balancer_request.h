@@ -169,15 +169,38 @@ void ha_request_finish(ha_request *q, request_rec *r);
 
 /* ---- the other files of the room --------------------------------------------- */
 
-/* Fields of our protocol, out of what a client sent and out of a member's answer. */
-void ha_guard_client(const request_rec *r);
+/* Fields of our protocol, out of what a client sent and out of a member's answer (balancer_guard.c). */
+/* No other name in use begins like ours: Set-Cookie, Server, Sec-Fetch-Site end here. */
+static inline int ha_guard_may_be_ours(const char *key)
+{
+    return (key[0] | 0x20) == 's' && (key[1] | 0x20) == 'e' && (key[2] | 0x20) == 's';
+}
+
+/* One look at each name: a table's own search would go through it five times. */
+static inline int ha_guard_any(const apr_table_t *fields)
+{
+    const apr_array_header_t *all = apr_table_elts(fields);
+    const apr_table_entry_t *e = (const apr_table_entry_t *)all->elts, *end = e + all->nelts;
+
+    while (e < end && !ha_guard_may_be_ours(e->key))
+        e++;
+    return e < end;
+}
+
+void ha_guard_remove(apr_table_t *fields);
+/* For every proxied request where SessionHA is off: the member's adapter believes what comes from this httpd. */
+static inline void ha_guard_client(const request_rec *r)
+{
+    if (ha_guard_any(r->headers_in))
+        ha_guard_remove(r->headers_in);
+}
 void ha_guard_answer(apr_table_t *fields, const char **backup, const char **missing);
 void ha_guard_trailers(const request_rec *r);       /* the same for what comes behind the answer, at its end */
 /* As ha_guard_client(), and cookie: its first Cookie field, or NULL; body: does one follow? Both are set. */
 void ha_guard_look(const request_rec *r, const char **cookie, int *body);
 int  ha_guard_is_ours(const char *name, apr_size_t len);
 int  ha_guard_well_known(const char *path);         /* 1: refuse */
-void ha_attempt_hooks(apr_pool_t *p);
+void ha_attempt_hooks(void);
 void ha_response_hooks(apr_pool_t *p);
 void ha_response_insert(ha_request *q, request_rec *r);
 /* Only takes our fields out: of the answer to a request that is not ours. */
@@ -201,7 +224,7 @@ int ha_restore(ha_request *q, request_rec *r, proxy_worker *worker);
 
 /* A request's fields, on their way to an http member (balancer_fields.c). */
 void ha_fields_child(server_rec *s, apr_pool_t *pchild);
-void ha_fields_hook(void);
+void ha_fields_hooks(void);
 
 /* Sending a request again (balancer_repeat.c). */
 int ha_repeat_fits(const ha_request *q, const request_rec *r);      /* its body can be kept */
