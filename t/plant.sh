@@ -33,7 +33,7 @@ sow() {
     fence)   what='a member that slept while its sessions moved is believed'
              plant session/session_table.c 's/if \(v\.epoch < e->epoch\)\s+answer = HA_PUT_FENCED;\s+else //'
              plant balancer/balancer_response.c 's/(static int has_left\(ha_request \*q\)\n\{\n)/${1}    if (q)\n        return 0;\n/'
-             plant session/session_capture.c 's/if \(shared && answer == HA_CAPTURE_STORED && claimed_elsewhere/if (0 \&\& shared \&\& claimed_elsewhere/' ;;
+             plant session/session_capture.c 's/if \(shared && kept && claimed_elsewhere/if (0 \&\& shared \&\& claimed_elsewhere/' ;;
     claim)   what='whoever claims a session gets it'
              plant session/session_failover.c 's/(rv = ha_store_)add(\(s->store, call, ha_key_claim\(&s->digest, m->epoch \+ 1, call->pool\), &mine,\s+apr_time_now\(\) \+ CLAIM_LIFE\(ttl\), )&theirs, /${1}put$2/'
              plant session/session_failover.c 's/ha_value mine, theirs;/ha_value mine, theirs = { { 0, 0 }, { NULL, 0 } };/' ;;
@@ -50,7 +50,7 @@ sow() {
     copies)  what='one copy, where two were ordered'
              plant store/store.c 's/wanted = store->copies, acked/wanted = 1, acked/' ;;
     sync)    what='an answer does not wait for its backup: each fifth is not written'
-             plant session/session_capture.c 's/(    case HA_PUT_GO:\n)/$1        if (record->version.seq % 5 == 0) {\n            ha_table_put_end(table, \&s->digest, record->version, record->route, asked, 1);\n            return HA_CAPTURE_STORED;\n        }\n/' ;;
+             plant session/session_capture.c 's/(    case HA_PUT_GO:\n)/$1        if (record->version.seq % 5 == 0) {\n            ha_table_put_end(table, \&s->digest, record->version, record->route, asked, HA_ACK_STATE);\n            return HA_CAPTURE_STORED;\n        }\n/' ;;
     *)       echo "no such bug: $1" >&2; exit 2 ;;
     esac
 }
