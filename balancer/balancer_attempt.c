@@ -167,6 +167,7 @@ static int answer_missing(ha_request *q, request_rec *r, const attempt *a)
     ha_call call = { .pool = r->pool, .deadline = apr_time_now() + ha_config_store_timeout(q->cfg) };
     ha_move before = q->move;
     proxy_worker *asked = q->worker;
+    ha_owner own = { .gate = 0 };
     int status;
 
     q->asked_again = 1;
@@ -181,11 +182,21 @@ static int answer_missing(ha_request *q, request_rec *r, const attempt *a)
         q->cause = "missing";
     }
     q->slow = 1;
+    (void)ha_table_owner(ha_request_table(), &ha_request_session(q)->digest, &own);
+    q->move.least = own.acked;
     (void)ha_move_look(ha_request_session(q), &call, &q->move);
     if (q->move.found != HA_BACKUP_FOUND) {
         if (q->decided) {       /* moved here without a backup: that is what is told */
             before.trips += q->move.trips;
             q->move = before;
+        }
+        else if (q->move.found == HA_BACKUP_ABSENT) {
+            ha_table_lost(ha_request_table(), &q->session.digest, own.acked);
+            if (q->move.outdated) {     /* not an id that somebody made up: it was here, and is lost */
+                q->from = q->move.owner = asked->s->route;
+                q->outcome = HA_MISSING;
+                q->decided = 1;
+            }
         }
         q->tell_none = 1;
         return run(q, r, a, asked, asked == a->worker ? a->url : url_at(a, asked, r->pool));

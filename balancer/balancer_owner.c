@@ -190,6 +190,7 @@ static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, i
             wait_for_writers(q);
             call = store_call(q, r);
             m->epoch = known ? own->version.epoch : 0;
+            m->least = own->acked;
             (void)ha_move_look(&q->session, &call, m);  /* if it cannot say: whoever claims finds out more */
         }
     }
@@ -278,6 +279,7 @@ static void plan_restore(ha_request *q)
         break;
     case HA_BACKUP_ABSENT:
         q->tell_none = 1;
+        ha_table_lost(ha_request_table(), &q->session.digest, q->move.least);
         if (q->moved)
             decide(q, HA_MISSING);
         break;
@@ -333,7 +335,7 @@ typedef enum { LOST, KNOWN, SETTLED } located;
 /* KNOWN: this httpd's word, nothing has to be done. SETTLED: found out or claimed by us just now. */
 static located locate(ha_request *q, request_rec *r)
 {
-    ha_owner own = { { 0, 0 }, "", "", 0, 0 };
+    ha_owner own = { .gate = 0 };
     int known = 0, settled;
 
     ha_request_session(q);

@@ -122,6 +122,7 @@ static int move_to(ha_request *q, request_rec *r, const ha_member_view *here, co
         return 0;
     memset(&q->move, 0, sizeof q->move);
     q->move.epoch = own->version.epoch;
+    q->move.least = own->acked;
     while (!ha_table_quiet(ha_request_table(), &q->session.digest, apr_time_now()))
         apr_sleep(POLL);        /* a backup under way ends with SessionHAStoreTimeout */
     call.deadline = apr_time_now() + ha_config_store_timeout(q->cfg);
@@ -137,9 +138,6 @@ static int move_to(ha_request *q, request_rec *r, const ha_member_view *here, co
         rv = ha_move_look(&q->session, &call, &q->move);
         if (rv != APR_SUCCESS || q->move.found != HA_BACKUP_FOUND)
             return 0;           /* without a backup it is better off where it is */
-        if (q->move.record.version.epoch < own->version.epoch
-            || (q->move.record.version.epoch == own->version.epoch && q->move.record.version.seq < own->version.seq))
-            return 0;           /* a store that forgot: older than what we know was acknowledged */
     }
     rv = ha_move_claim(&q->session, &call, &q->move, heir->worker->s->route, (apr_uint32_t)ha_config_ttl(q->cfg));
     if (rv != APR_SUCCESS && !APR_STATUS_IS_EEXIST(rv))

@@ -48,6 +48,11 @@ leave:
     return rv;
 }
 
+static int is_older(const ha_version *a, const ha_version *b)
+{
+    return a->epoch < b->epoch || (a->epoch == b->epoch && a->seq < b->seq);
+}
+
 /* The backup in the place of this epoch, if it is newer than what we have. */
 static apr_status_t read_place(const ha_session *s, ha_call *call, apr_uint64_t epoch, ha_move *m)
 {
@@ -62,9 +67,14 @@ static apr_status_t read_place(const ha_session *s, ha_call *call, apr_uint64_t 
         /* what cannot be opened is no backup; the request goes on without it */
         if (open_record(s, call, HA_KIND_BACKUP, &value, m, &record) != APR_SUCCESS)
             return APR_NOTFOUND;
+        /* it would take the user back behind what he was answered; a node that did not answer may have the newest */
+        if (m->least.seq && is_older(&record.version, &m->least)) {
+            m->outdated = 1;
+            m->why = "the copy that is left is older than what was acknowledged";
+            return trace.broken ? APR_EGENERAL : APR_NOTFOUND;
+        }
         if ((m->found == HA_BACKUP_FOUND || m->found == HA_BACKUP_TOMBSTONE)
-            && (record.version.epoch < m->record.version.epoch
-                || (record.version.epoch == m->record.version.epoch && record.version.seq < m->record.version.seq)))
+            && is_older(&record.version, &m->record.version))
             return APR_SUCCESS;
         m->record = record;
         m->node = trace.node;

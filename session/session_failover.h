@@ -29,12 +29,14 @@ typedef enum {
 } ha_backup_found;
 
 typedef struct ha_move {
+    ha_version  least;          /* in: acknowledged, as far as this httpd knows; what is older than that is no backup. seq 0: none */
     ha_backup_found found;
     ha_record   record;         /* when FOUND or TOMBSTONE */
     apr_uint64_t epoch;         /* of the owner, as far as known; at least 1 */
     const char *owner;          /* its route; NULL: nobody said */
     const char *node;           /* the store's node that had the backup */
     const char *why;            /* what went wrong last, for the log */
+    int outdated;               /* a record was there, and was older than least: the copies of that are lost */
     int forged;                 /* a record was there, and was not ours: truncated, of another session, key, format */
     int trips;                  /* round trips to the store so far */
 } ha_move;

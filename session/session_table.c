@@ -7,6 +7,7 @@
  *     touched   8   last use, for eviction
  *     epoch     8   of the owner
  *     seq       8   newest one acknowledged under that epoch
+ *     before   16   the newest version acknowledged under an earlier one, while seq is 0
  *     kept      8   whoever told it last was asked for it at this point, 0: it is a tombstone
  *     since     8   the owner was confirmed at this point, 0: nobody has given it the session yet
  *     gate      8   a takeover holds the gate until this point, 0: open
@@ -35,6 +36,7 @@ typedef struct {
     apr_time_t   touched;
     apr_uint64_t epoch;
     apr_uint64_t seq;
+    ha_version   before;
     apr_time_t   kept;
     apr_time_t   since;
     apr_time_t   gate;
@@ -105,6 +107,22 @@ static entry *find_or_make(const ha_table *t, const ha_digest *d, apr_time_t now
     return e;
 }
 
+static ha_version acked(const entry *e)
+{
+    ha_version v = { e->epoch, e->seq };
+    return e->seq > 0 ? v : e->before;
+}
+
+/* It has an owner of a later epoch, who has said nothing yet. */
+static void raise_to(entry *e, apr_uint64_t epoch)
+{
+    if (epoch > e->epoch) {
+        e->before = acked(e);
+        e->epoch = epoch;
+        e->seq = 0;
+    }
+}
+
 int ha_table_owner(ha_table *t, const ha_digest *d, ha_owner *out)
 {
     entry *e;
@@ -115,6 +133,7 @@ int ha_table_owner(ha_table *t, const ha_digest *d, ha_owner *out)
         known = 1;
         out->version.epoch = e->epoch;
         out->version.seq = e->seq;
+        out->acked = acked(e);
         memcpy(out->route, e->route, sizeof out->route);
         memcpy(out->home, e->home, sizeof out->home);
         out->since = e->since;
@@ -131,9 +150,7 @@ void ha_table_own(ha_table *t, const ha_digest *d, apr_uint64_t epoch, const cha
         return;
     e = find_or_make(t, d, since);
     if (epoch >= e->epoch) {
-        if (epoch > e->epoch)
-            e->seq = 0;
-        e->epoch = epoch;
+        raise_to(e, epoch);
         e->since = since;
         apr_cpystrn(e->route, route, sizeof e->route);
     }
@@ -147,9 +164,7 @@ void ha_table_claimed(ha_table *t, const ha_digest *d, apr_uint64_t epoch, const
         return;
     e = find_or_make(t, d, now);
     if (epoch > e->epoch || (epoch == e->epoch && strcmp(e->route, route) != 0)) {
-        if (epoch > e->epoch)
-            e->seq = 0;
-        e->epoch = epoch;
+        raise_to(e, epoch);
         e->since = 0;
         apr_cpystrn(e->route, route, sizeof e->route);
     }
@@ -272,6 +287,16 @@ ha_put ha_table_put_begin(ha_table *t, const ha_digest *d, ha_version v, apr_tim
     }
     apr_global_mutex_unlock(t->mutex);
     return answer;
+}
+
+void ha_table_lost(ha_table *t, const ha_digest *d, ha_version v)
+{
+    entry *e;
+    if (apr_global_mutex_lock(t->mutex) != APR_SUCCESS)
+        return;
+    if ((e = find(t, d)) != NULL && acked(e).epoch == v.epoch && acked(e).seq == v.seq)
+        e->seq = e->before.seq = 0;     /* unless something was acknowledged since */
+    apr_global_mutex_unlock(t->mutex);
 }
 
 int ha_table_quiet(ha_table *t, const ha_digest *d, apr_time_t now)

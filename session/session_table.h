@@ -16,6 +16,7 @@ typedef struct ha_table ha_table;           /* one process's view of the shared 
 
 typedef struct ha_owner {                   /* a copy of what the table says of a session */
     ha_version version;         /* epoch of the owner; newest seq acknowledged by the store, 0: none seen */
+    ha_version acked;           /* the newest version acknowledged by the store, under whatever epoch; seq 0: none seen */
     char route[HA_ROUTE_MAX];   /* the member that owns it; "": not known */
     char home[HA_ROUTE_MAX];    /* the member that it was moved away from first; "": it is at home */
     apr_time_t since;           /* it was restored to, or confirmed at, this member at this point; 0: it was not */
@@ -68,6 +69,8 @@ typedef enum {
     HA_PUT_FENCED               /* the session has an owner of a newer epoch */
 } ha_put;
 ha_put ha_table_put_begin(ha_table *, const ha_digest *, ha_version, apr_time_t now, apr_time_t until);
+/* No node has this version any more, and the member is told so: it may begin to count anew. */
+void ha_table_lost(ha_table *, const ha_digest *, ha_version);
 /* Who moves a session closes the gate, and then waits until no backup of it is on its way any more: what is
  * acknowledged before that is fetched, what comes later meets the gate. 1: none is. */
 int ha_table_quiet(ha_table *, const ha_digest *, apr_time_t now);

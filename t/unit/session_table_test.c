@@ -122,6 +122,31 @@ static void again(void)
     ok(ha_table_put_begin(table, &d, v5, 4 * minute, 4 * minute + 100) == HA_PUT_DONE, "a state of its number is not let in its place");
 }
 
+static void remembered(void)
+{
+    ha_digest d = digest_of(8);
+    ha_version v4 = { 1, 4 }, v1 = { 1, 1 }, none = { 1, 3 };
+    ha_owner own;
+
+    ok(ha_table_put_begin(table, &d, v4, 100, 200) == HA_PUT_GO, "a backup");
+    ha_table_put_end(table, &d, v4, "a", 90, HA_ACK_STATE);
+    ok(ha_table_owner(table, &d, &own) && own.acked.epoch == 1 && own.acked.seq == 4, "what was acknowledged");
+    ha_table_claimed(table, &d, 2, "b", 300);
+    ha_table_own(table, &d, 3, "c", 400);
+    ok(ha_table_owner(table, &d, &own) && own.version.epoch == 3 && own.version.seq == 0 && own.acked.epoch == 1 && own.acked.seq == 4,
+       "is known while new owners have said nothing");
+    ha_table_lost(table, &d, none);
+    ok(ha_table_owner(table, &d, &own) && own.acked.seq == 4, "another version is lost");
+    ha_table_lost(table, &d, v4);
+    ok(ha_table_owner(table, &d, &own) && own.acked.seq == 0, "this one is");
+    d = digest_of(9);
+    ok(ha_table_put_begin(table, &d, v4, 100, 200) == HA_PUT_GO, "a backup");
+    ha_table_put_end(table, &d, v4, "a", 90, HA_ACK_STATE);
+    ha_table_lost(table, &d, v4);
+    ok(ha_table_put_begin(table, &d, v1, 500, 600) == HA_PUT_GO, "of what is lost, whoever has it may begin to count anew");
+    ha_table_put_end(table, &d, v1, "a", 500, HA_ACK_STATE);
+}
+
 static void crowd(void)
 {
     ha_digest held = digest_of(5);
@@ -200,6 +225,7 @@ int main(void)
     gate();
     order();
     again();
+    remembered();
     processes(mutex, NULL, &counters[0], &counters[1]);
     crowd();
     return tap_done();
