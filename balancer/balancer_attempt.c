@@ -184,6 +184,7 @@ static int answer_missing(ha_request *q, request_rec *r, const attempt *a)
     q->slow = 1;
     (void)ha_table_owner(ha_request_table(), &ha_request_session(q)->digest, &own);
     q->move.least = own.acked;
+    q->move.shared = ha_peers_present(q->balancer);
     (void)ha_move_look(ha_request_session(q), &call, &q->move);
     if (q->move.found != HA_BACKUP_FOUND) {
         if (q->decided) {       /* moved here without a backup: that is what is told */

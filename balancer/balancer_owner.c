@@ -191,6 +191,7 @@ static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, i
             call = store_call(q, r);
             m->epoch = known ? own->version.epoch : 0;
             m->least = own->acked;
+            m->shared = ha_peers_present(q->balancer);
             (void)ha_move_look(&q->session, &call, m);  /* if it cannot say: whoever claims finds out more */
         }
     }

@@ -68,7 +68,7 @@ static apr_status_t read_place(const ha_session *s, ha_call *call, apr_uint64_t 
         if (open_record(s, call, HA_KIND_BACKUP, &value, m, &record) != APR_SUCCESS)
             return APR_NOTFOUND;
         /* it would take the user back behind what he was answered; a node that did not answer may have the newest */
-        if (m->least.seq && is_older(&record.version, &m->least)) {
+        if (m->least.seq && !m->shared && is_older(&record.version, &m->least)) {
             m->outdated = 1;
             m->why = "the copy that is left is older than what was acknowledged";
             return trace.broken ? APR_EGENERAL : APR_NOTFOUND;

@@ -30,6 +30,7 @@ typedef enum {
 
 typedef struct ha_move {
     ha_version  least;          /* in: acknowledged, as far as this httpd knows; what is older than that is no backup. seq 0: none */
+    int shared;                 /* in: other httpds store here too, perhaps in another order: an older one may be all there ever is */
     ha_backup_found found;
     ha_record   record;         /* when FOUND or TOMBSTONE */
     apr_uint64_t epoch;         /* of the owner, as far as known; at least 1 */
