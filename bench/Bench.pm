@@ -84,10 +84,11 @@ sub ports {
 }
 
 sub memcached {
+    my (@more) = @_;
     my $port = ports(1);
     $config{memcached} ne 'no' or die "memcached is missing (Debian: apt-get install memcached)\n";
     start(port => $port, log => "$dir/memcached.log",
-        cmd => [$config{memcached}, qw(-u nobody -l 127.0.0.1 -U 0 -m 256 -t 2 -p), $port]);
+        cmd => [$config{memcached}, qw(-u nobody -l 127.0.0.1 -U 0 -m 256 -t 2 -p), $port, @more]);
     return "memcached://127.0.0.1:$port";
 }
 

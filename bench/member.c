@@ -2,8 +2,8 @@
  *
  *   member FIRST_PORT MEMBERS STATE_BYTES asked|always
  *
- * One process, MEMBERS ports from FIRST_PORT on; the one on FIRST_PORT + i has the route m(i + 1). Each request counts
- * its session up. With STATE_BYTES each answer carries a Session-Backup of so many bytes: `asked`, as an adapter does it,
+ * One process, MEMBERS ports from FIRST_PORT on; the one on FIRST_PORT + i has the route m(i + 1). A request without a cookie
+ * begins a session, which is remembered when it is asked for again; each further one counts its session up. With STATE_BYTES each answer carries a Session-Backup of so many bytes: `asked`, as an adapter does it,
  * or `always`, to measure what such a field costs a httpd that knows nothing of it. HTTP/1.1, GET, kept alive.
  */
 #include <arpa/inet.h>
@@ -49,9 +49,10 @@ static struct session *session_of(int member, const char *id)
         h = h * 31 + (unsigned char)id[i];
     for (i = h % PLACES; sessions[i].count; i = (i + 1) % PLACES) {
         if (sessions[i].member == member && memcmp(sessions[i].id, id, ID) == 0)
-            break;
+            return &sessions[i];
     }
     sessions[i].member = member;
+    sessions[i].count = 1;      /* by the request that began it */
     memcpy(sessions[i].id, id, ID);
     return &sessions[i];
 }
@@ -91,12 +92,11 @@ static void answer(int fd, int member, const char *request)
 {
     static char out[256 * 1024];
     const char *cookie = field(request, "Cookie"), *sid = cookie ? strstr(cookie, "JSESSIONID=") : NULL;
-    char fresh[ID + 1];
-    struct session *s;
+    struct session fresh = { .member = member }, *s = sid ? session_of(member, sid + 11) : &fresh;
     size_t len;
 
-    sprintf(fresh, "%016X%016X", (unsigned)getpid(), ++made);
-    s = session_of(member, sid ? sid + 11 : fresh);
+    if (!sid)
+        sprintf(fresh.id, "%016X%016X", (unsigned)getpid(), ++made);
     s->count++;
     len = (size_t)sprintf(out, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 200\r\n");
     if (!sid)
