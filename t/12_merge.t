@@ -22,6 +22,7 @@ C
 host inherits => '';
 host off      => 'SessionHA Off';
 host native   => 'SessionHABackup native';
+host asked    => "SessionHABackup native\nSessionHANative msm\n<Location \"/none\">\nSessionHANative none\n</Location>";
 host none     => 'SessionHABackup off';
 host proxy    => "SessionHA Off\n" . <<'C';
 <Proxy "balancer://m">
@@ -91,6 +92,8 @@ my @missing = (         # virtual host, path, cookie, status
     ['inherits', '/a',      $lost->(), 503, 'SessionHAOnMissing from the server'],
     ['off',      '/a',      $lost->(), 200, 'not with SessionHA Off'],
     ['native',   '/a',      $lost->(), 200, 'not in native mode: the application may have it'],
+    ['asked',    '/a',      $lost->(), 503, 'SessionHANative in the virtual host: it has not'],
+    ['asked',    '/none/a', $lost->(), 200, 'SessionHANative none in <Location>'],
     ['none',     '/a',      $lost->(), 200, 'not without backups'],
     ['proxy',    '/a',      $lost->(), 200, 'continue in <Proxy>'],
     ['proxy',    '/page/a', $lost->(), 302, 'a page in <Location>'],

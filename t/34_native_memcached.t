@@ -9,7 +9,7 @@ use MIME::Base64 qw(decode_base64);
 use Backend;
 use Site;
 
-plan tests => 12 + 3 + 5 + 2 * 6 + 8;
+plan tests => 12 + 3 + 5 + 2 * 6 + 4 + 8;
 
 my $logs = Apache::Test::vars()->{t_logs};
 my %node_port = map { $_ => Site::free_port() } 1, 2;
@@ -47,7 +47,7 @@ sub fake {
     return Backend->start(port => $port, app => sub { select undef, undef, undef, 0.2 if $_[1] =~ /slow/; (200, [], "member=$name\n") });
 }
 my %start = (
-    msm => \&fake, node => \&fake,
+    msm => \&fake, node => \&fake, drain => \&fake,
     php => sub { my ($name, $port) = @_; Daemon->start(port => $port, log => "$logs/$name.$$.log", env => { MEMBER => $name },
         cmd => ['php', '-d', 'session.save_handler=memcached', '-d', "session.save_path=$nodes[0]", '-S', "127.0.0.1:$port", $php]) },
     django => sub { my ($name, $port) = @_; Daemon->start(port => $port, log => "$logs/$name.$$.log", env => { MEMBER => $name },
@@ -55,6 +55,7 @@ my %start = (
 );
 my %app = (
     msm    => ['msm', 'JSESSIONID', ''],
+    drain  => ['"mine:%{issued}"', 'JSESSIONID', 'SessionHADrain move'],
     node   => ['connect-memcached', 'ROUTEID', 'SessionHAId cookie=connect.sid'],
     php    => ['php-memcached', 'ROUTEID', 'SessionHAId cookie=PHPSESSID'],
     django => ['django', 'ROUTEID', "SessionHAId cookie=sessionid\nSessionHAStore " . join ' ', map { "libmemcached://$_" } @nodes],
@@ -66,7 +67,7 @@ for my $name (sort keys %app) {
     for my $n (1 .. 3) {
         my $port = Site::free_port();
         $member{$name}{$n} = $start{$name}->("$name$n", $port);
-        $members .= "BalancerMember http://127.0.0.1:$port route=$name$n retry=3600\n";
+        $members .= "BalancerMember http://127.0.0.1:$port route=$name$n retry=3600" . ("$name$n" eq 'drain1' ? ' status=+N' : '') . "\n";
     }
     $conf .= <<C;
 <Proxy "balancer://$name">
@@ -173,6 +174,23 @@ for my $real (['php', 'PHPSESSID', 'memc.sess.key.'], ['django', 'sessionid', ':
     is told(), "${name}1 native", 'as the module tells';
     is answer($site->get("/$name/", cookie => "ROUTEID=.${name}1; $cookie=" . 'a' x length $id)), '503 -', 'one that nobody has';
     is told(), "${name}1 missing", 'is missing';
+}
+
+# ---- a member that is drained: a session moves if the others will find it ------------------------------
+
+{
+    my ($kept, $lost) = map { $hex->() } 1, 2;
+    $site->node_value(1, "mine:$kept.drain1", 'x');
+    my $r;
+    for (1 .. 300) {            # for some seconds it is only counted who is in
+        $r = $site->get('/drain/', cookie => "JSESSIONID=$kept.drain1");
+        last if Site::member_of($r) ne 'drain1';
+        select undef, undef, undef, 0.05;
+    }
+    like answer($r), qr/^200 drain[23]/, 'drained: a session that is where the template says moves';
+    is told(), 'drain1 native', 'as is told';
+    is answer($site->get('/drain/', cookie => "JSESSIONID=$lost.drain1")), '200 drain1', 'one that is not there stays';
+    is told(), 'drain1 native', 'and nothing is told of it';
 }
 
 # ---- nodes that do not answer ---------------------------------------------------------------------
