@@ -149,10 +149,10 @@ void ha_owner_look_begin(ha_request *q, request_rec *r, const char *route)
 {
     const ha_native *native = ha_config_native(q->cfg);
     const char separator[2] = { q->balancer->s->sticky_separator, '\0' };
-    int issued = *separator && !q->cfg->id_cookie && !q->cfg->id_path && !q->cfg->id_header;
+    int together = q->sid.route == q->sid.id + q->sid.id_len + 1;   /* in one value, and not SessionHAId, SessionHARouteCookie */
     if (native)
         q->look = ha_native_begin(native, q->session.store, q->sid.id,
-                                  issued ? apr_pstrcat(r->pool, q->sid.id, separator, route, NULL) : q->sid.id,
+                                  together ? apr_pstrcat(r->pool, q->sid.id, separator, route, NULL) : q->sid.id,
                                   apr_time_now() + ha_config_store_timeout(q->cfg), r->pool);
 }
 

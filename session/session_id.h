@@ -31,7 +31,7 @@ typedef struct ha_id_rules {    /* from the configuration; no allocation per req
 typedef struct ha_id {
     const char *id;             /* without route; NUL-terminated, in the pool */
     apr_size_t id_len;
-    const char *route;          /* NULL: none */
+    const char *route;          /* NULL: none; id + id_len + 1 if it stands behind the id */
     int route_known;            /* a member has this route */
     enum { HA_ID_PATH, HA_ID_COOKIE, HA_ID_HEADER } place;
     int stock_sees;             /* 1: mod_proxy_balancer's own reading gives this very route (or none, as here),

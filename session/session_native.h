@@ -2,7 +2,7 @@
  *
  * A preset is a name for templates, a template is the name of a session with some words in it:
  *   %{id}      the id, as the client has it, without the route
- *   %{issued}  the id with the route behind it, as the member has issued it; where SessionHAId says where the id is, the
+ *   %{issued}  the id with the route behind it, as the member has issued it; where the route is in a cookie of its own, the
  *              same as %{id}
  *   %{sid}     the id without express-session's "s:" in front and the signature behind the last dot
  *   %{now}     in a SELECT: the time, milliseconds since 1970

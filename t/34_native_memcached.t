@@ -9,7 +9,7 @@ use MIME::Base64 qw(decode_base64);
 use Backend;
 use Site;
 
-plan tests => 12 + 3 + 5 + 2 * 6 + 4 + 8;
+plan tests => 12 + 3 + 5 + 2 * 6 + 2 + 4 + 8;
 
 my $logs = Apache::Test::vars()->{t_logs};
 my %node_port = map { $_ => Site::free_port() } 1, 2;
@@ -47,7 +47,7 @@ sub fake {
     return Backend->start(port => $port, app => sub { select undef, undef, undef, 0.2 if $_[1] =~ /slow/; (200, [], "member=$name\n") });
 }
 my %start = (
-    msm => \&fake, node => \&fake, drain => \&fake,
+    msm => \&fake, node => \&fake, drain => \&fake, apart => \&fake,
     php => sub { my ($name, $port) = @_; Daemon->start(port => $port, log => "$logs/$name.$$.log", env => { MEMBER => $name },
         cmd => ['php', '-d', 'session.save_handler=memcached', '-d', "session.save_path=$nodes[0]", '-S', "127.0.0.1:$port", $php]) },
     django => sub { my ($name, $port) = @_; Daemon->start(port => $port, log => "$logs/$name.$$.log", env => { MEMBER => $name },
@@ -56,6 +56,7 @@ my %start = (
 my %app = (
     msm    => ['msm', 'JSESSIONID', ''],
     drain  => ['"mine:%{issued}"', 'JSESSIONID', 'SessionHADrain move'],
+    apart  => ['"mine:%{issued}"', 'JSESSIONID', 'SessionHARouteCookie HOME'],
     node   => ['connect-memcached', 'ROUTEID', 'SessionHAId cookie=connect.sid'],
     php    => ['php-memcached', 'ROUTEID', 'SessionHAId cookie=PHPSESSID'],
     django => ['django', 'ROUTEID', "SessionHAId cookie=sessionid\nSessionHAStore " . join ' ', map { "libmemcached://$_" } @nodes],
@@ -174,6 +175,16 @@ for my $real (['php', 'PHPSESSID', 'memc.sess.key.'], ['django', 'sessionid', ':
     is told(), "${name}1 native", 'as the module tells';
     is answer($site->get("/$name/", cookie => "ROUTEID=.${name}1; $cookie=" . 'a' x length $id)), '503 -', 'one that nobody has';
     is told(), "${name}1 missing", 'is missing';
+}
+
+# ---- the route in a cookie of httpd's own: the id as issued has none ------------------------------------
+
+{
+    my $id = $hex->();
+    $site->node_value(1, "mine:$id", 'x');
+    $member{apart}{1}->kill9;
+    like answer($site->get('/apart/', cookie => "JSESSIONID=$id; HOME=.apart1")), qr/^200 apart[23]/, 'SessionHARouteCookie: moved';
+    is told(), 'apart1 native', 'and found';
 }
 
 # ---- a member that is drained: a session moves if the others will find it ------------------------------
