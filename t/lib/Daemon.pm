@@ -153,7 +153,15 @@ sub signal {
     delete $live{ $s->{pid} };
     return $?;
 }
-sub stop { kill STOP => -$_[0]{pid} }      # a hung server: accepts (backlog), never answers
+# a hung server: accepts (backlog), never answers; back when the kernel says that it stands
+sub stop {
+    my $s = shift;
+    kill STOP => -$s->{pid};
+    for (1 .. 1000) {
+        last if tail_of("/proc/$s->{pid}/stat", 0) =~ /\)\s+T/;
+        sleep 0.005;
+    }
+}
 sub cont { kill CONT => -$_[0]{pid} }
 END {
     if ($$ == $owner) {
