@@ -85,7 +85,7 @@ C
 my $site = bless { port => Site::free_port(), dir => $logs, secret => write_file("$logs/native.$$.secret", join '', map { int rand 10 } 1 .. 40),
     node_port => \%node_port, node => \%node, tomcats => [] }, 'Site';
 chmod 0600, $site->{secret};
-$conf = $site->store_line . "\nSessionHASecret file:$site->{secret}\nSessionHAStoreTimeout " . ($ENV{VALGRIND} ? '5000ms' : '1000ms')
+$conf = $site->store_line . "\nSessionHASecret file:$site->{secret}\nSessionHAStoreTimeout " . ($ENV{VALGRIND} ? '5000ms' : '3000ms')
     . "\nSessionHAOnMissing 503\n<Location \"/session-ha-status\">\nSetHandler session-ha-status\n</Location>\n$conf";
 $site->{httpd} = Daemon->httpd($site->{port}, $conf);
 

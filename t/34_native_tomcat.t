@@ -17,7 +17,7 @@ my $native = "SessionHABackup native\nSessionHAOnMissing 503\n<Location \"/page\
 
 sub persistent {
     my ($store) = @_;
-    return valve => 0, members => 3, tomcat => {
+    return valve => 0, members => 3, timeout => '5000ms', tomcat => {
         manager_xml => qq(<Manager className="org.apache.catalina.session.PersistentManager" saveOnRestart="false">$store</Manager>),
         context_xml => '<Valve className="org.apache.catalina.valves.PersistentValve"/>' };
 }
@@ -31,7 +31,7 @@ sub start_file {
 sub files { return scalar(() = glob "$dir/*.session") }
 sub remove_file { unlink "$dir/$_[0].session" or die "$_[0]: $!" }
 
-# names and table as in Tomcat's documentation; the JDBC driver gives up after a second
+# names and table as in Tomcat's documentation
 sub start_database {
     my $port = Site::free_port();
     $db = Daemon->mariadb($port);
@@ -42,7 +42,7 @@ sub start_database {
         . 'sessionLastAccessedCol="last_access" sessionAppCol="app_name" sessionDataCol="session_data"/>');
     $persistent{tomcat}{jars} = ['/usr/share/java/mariadb-java-client.jar'];
     $persistent{tomcat}{context_xml} .= '<Resource name="jdbc/sessions" auth="Container" type="javax.sql.DataSource" driverClassName="org.mariadb.jdbc.Driver" '
-        . qq(factory="org.apache.tomcat.jdbc.pool.DataSourceFactory" url="jdbc:mariadb://127.0.0.1:$port/test?connectTimeout=1000&amp;socketTimeout=1000" )
+        . qq(factory="org.apache.tomcat.jdbc.pool.DataSourceFactory" url="jdbc:mariadb://127.0.0.1:$port/test?connectTimeout=10000&amp;socketTimeout=10000" )
         . 'username="root" password="secret" maxActive="16" initialSize="0" minIdle="0" testOnBorrow="true" validationQuery="SELECT 1"/>';
     return Site->new(nodes => 0, store => "dbd:mysql,host=127.0.0.1,port=$port,user=root,pass=secret,dbname=test",
         conf => $native . "SessionHANative tomcat-jdbc", %persistent);

@@ -57,7 +57,7 @@ sub mariadb {
     system("mariadb-install-db --no-defaults --auth-root-authentication-method=normal --skip-name-resolve --datadir=$dir >$dir.log 2>&1") == 0
         or die "mariadb-install-db is missing or failed, see $dir.log (Debian: apt-get install mariadb-server-core)\n";
     mkdir "$dir/test";
-    $class->start(port => $port, log => "$dir.log", cmd => ['/usr/sbin/mariadbd', qw(--no-defaults --bind-address=127.0.0.1
+    $class->start(port => $port, log => "$dir.log", timeout => 60, cmd => ['/usr/sbin/mariadbd', qw(--no-defaults --bind-address=127.0.0.1
         --skip-grant-tables --skip-networking=0 --innodb-buffer-pool-size=16M), "--datadir=$dir", "--socket=$dir/sock", "--port=$port"]);
 }
 sub sql {
