@@ -220,8 +220,10 @@ static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, i
         if (owner) {
             if (!broken && !q->moved) {
                 rv = ha_move_follow(&q->session, &call, m);
-                if (rv == APR_SUCCESS)
+                if (rv == APR_SUCCESS) {
+                    q->followed = 1;
                     continue;
+                }
                 if (!APR_STATUS_IS_NOTFOUND(rv))
                     broken = 1;
             }
@@ -268,6 +270,12 @@ static void decide(ha_request *q, ha_outcome outcome)
     q->decided = 1;
 }
 
+/* An earlier request has moved it, and was refused as this one has to be. */
+static int is_refused_again(const ha_request *q)
+{
+    return q->followed && ha_config_on_missing(q->cfg) != HA_CONTINUE;
+}
+
 static void plan_restore(ha_request *q)
 {
     switch (q->move.found) {
@@ -281,7 +289,7 @@ static void plan_restore(ha_request *q)
     case HA_BACKUP_ABSENT:
         q->tell_none = 1;
         ha_table_lost(ha_request_table(), &q->session.digest, q->move.least);
-        if (q->moved)
+        if (q->moved || is_refused_again(q))
             decide(q, HA_MISSING);
         break;
     case HA_BACKUP_BROKEN:
@@ -294,7 +302,7 @@ static void plan_restore(ha_request *q)
             decide(q, HA_NATIVE);
         break;
     case HA_NATIVE_ABSENT:
-        if (q->moved)
+        if (q->moved || is_refused_again(q))
             decide(q, HA_MISSING);
         break;
     case HA_NATIVE_BROKEN:
@@ -352,7 +360,7 @@ static located locate(ha_request *q, request_rec *r)
         /* An earlier attempt of this request may have looked too, before answers that came while it ran. */
         q->move.found = HA_BACKUP_UNASKED;
     }
-    q->moved = q->restore = q->tell_none = q->handing = 0;
+    q->moved = q->followed = q->restore = q->tell_none = q->handing = 0;
     q->looked = 1;
     settled = settle_in_store(q, r, &own, known);
     ha_owner_look_end(q);

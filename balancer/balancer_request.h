@@ -74,6 +74,7 @@ typedef struct ha_request {
     unsigned looked : 1;        /* not only what is known here: in the store as well */
     unsigned doubt : 1;         /* the owner may have lost it: give it the backup, whatever is known here */
     unsigned moved : 1;         /* it has a new owner since this request */
+    unsigned followed : 1;      /* or since another one: its claim was found */
     unsigned restore : 1;       /* the owner has to be given the backup before the attempt */
     unsigned handing : 1;       /* it is the owner, but others are not to count on it before it has been given the session */
     unsigned in_field : 1;      /* the backup goes with the request: the member has it when it answers */
