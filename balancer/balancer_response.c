@@ -112,8 +112,7 @@ static void leave_tombstone(backup_job *job, const ha_digest *digest, apr_pool_t
 static int keep(apr_pool_t *p, void *baton)
 {
     static const ha_backup_result results[] = { [HA_CAPTURE_STORED] = HA_BACKUP_STORED,
-        [HA_CAPTURE_TOUCHED] = HA_BACKUP_TOUCHED, [HA_CAPTURE_FENCED] = HA_BACKUP_FENCED, [HA_CAPTURE_BROKEN] = HA_BACKUP_UNAVAILABLE,
-        [HA_CAPTURE_TOO_LARGE] = HA_BACKUP_TOO_LARGE };
+        [HA_CAPTURE_TOUCHED] = HA_BACKUP_TOUCHED, [HA_CAPTURE_FENCED] = HA_BACKUP_FENCED, [HA_CAPTURE_BROKEN] = HA_BACKUP_UNAVAILABLE };
     backup_job *job = baton;
     ha_call call = { .pool = p };
     const char *why = NULL;

@@ -65,7 +65,7 @@ static ha_capture put(const ha_session *s, ha_call *call, const ha_record *recor
         return HA_CAPTURE_BROKEN;
     rv = ha_store_put(s->store, call, ha_key_backup(&s->digest, record->version.epoch, call->pool), &value, expiry(record),
                       NULL);
-    return rv == APR_SUCCESS ? HA_CAPTURE_STORED : APR_STATUS_IS_ENOSPC(rv) ? HA_CAPTURE_TOO_LARGE : HA_CAPTURE_BROKEN;
+    return rv == APR_SUCCESS ? HA_CAPTURE_STORED : HA_CAPTURE_BROKEN;
 }
 
 static ha_capture keep(const ha_session *s, ha_table *table, ha_call *call, const ha_record *record, apr_time_t asked,

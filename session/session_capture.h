@@ -9,8 +9,7 @@ typedef enum {
     HA_CAPTURE_STORED,          /* acknowledged, by us now or by a newer one meanwhile */
     HA_CAPTURE_TOUCHED,         /* it was stored before, and its copies live on */
     HA_CAPTURE_FENCED,          /* of an older epoch than the session's owner: not stored */
-    HA_CAPTURE_BROKEN,          /* no node acknowledged within the deadline */
-    HA_CAPTURE_TOO_LARGE,       /* no node takes a value of this size */
+    HA_CAPTURE_BROKEN,          /* no node acknowledged within the deadline; or all are full */
     HA_CAPTURE_WANTED           /* ha_capture_known(): it has to be put */
 } ha_capture;
 

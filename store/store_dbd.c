@@ -60,8 +60,9 @@ static const ha_dialect dialects[] = {
     { "sqlite3", "libaprutil1-dbd-sqlite3", NULL,
       { "CREATE TABLE IF NOT EXISTS session_ha (k TEXT NOT NULL PRIMARY KEY, expires BIGINT NOT NULL, value TEXT NOT NULL)",
         "CREATE INDEX IF NOT EXISTS session_ha_expires ON session_ha (expires)" },
-      /* the driver itself tries again after a tenth of a second only; a killed process loses nothing, a power cut the last writes */
-      { "PRAGMA busy_timeout = 2000", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL" },
+      /* SQLite waits under a lock of the driver's that all connections of the process want, also those to other files: not for
+       * long. Then the driver waits, a tenth of a second each time, without it. A killed process loses nothing, a power cut the last writes. */
+      { "PRAGMA busy_timeout = 20", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL" },
       ON_CONFLICT, ON_CONFLICT " WHERE session_ha.expires <> 0 AND session_ha.expires <= %s", 1, 1 },
 };
 #define DIALECTS (sizeof(dialects) / sizeof(dialects[0]))
@@ -179,24 +180,27 @@ static apr_status_t prepare(ha_node *node, ha_call *call, apr_uid_t uid, apr_gid
                                        : APR_SUCCESS;
 }
 
-/* What the database said to err; gone if it says nothing any more. */
+static const char *first_line(const char *text, apr_pool_t *p, const char *otherwise)
+{
+    return text ? apr_pstrmemdup(p, text, strcspn(text, "\r\n")) : otherwise;
+}
+
+static int find_table(ha_connection *c, apr_pool_t *p);
+
+/* What the database said to err; gone if it says nothing any more, or has lost the table (it was replaced by an empty
+ * one): the next connection makes it. */
 static apr_status_t broken(ha_connection *c, ha_call *call, int err, int *gone)
 {
-    const char *text = apr_dbd_error(c->node->driver, c->db, err);
-    char *line;
-
-    call->why = text ? apr_pstrdup(call->pool, text) : "the database refuses";
-    if ((line = strchr(call->why, '\n')) != NULL) {
-        *line = '\0';
-    }
+    call->why = first_line(apr_dbd_error(c->node->driver, c->db, err), call->pool, "the database refuses");
     if (strstr(call->why, " full") || strstr(call->why, "No space") || strstr(call->why, "bigger than")) {
         return APR_ENOSPC;
     }
-    if (apr_dbd_check_conn(c->node->driver, call->pool, c->db) == APR_SUCCESS) {
-        return APR_EGENERAL;
-    }
     *gone = 1;
-    return APR_ECONNRESET;
+    if (apr_dbd_check_conn(c->node->driver, call->pool, c->db) != APR_SUCCESS) {
+        return APR_ECONNRESET;
+    }
+    *gone = find_table(c, call->pool) != 0;
+    return APR_EGENERAL;
 }
 
 static int query(ha_connection *c, int *rows, const char *statement)
@@ -238,6 +242,14 @@ static int select_row(ha_connection *c, apr_pool_t *p, const char *statement, co
     return the_row(c, p, err, res, found);
 }
 
+/* 0: it is there and can be read; else the error */
+static int find_table(ha_connection *c, apr_pool_t *p)
+{
+    const char *found;
+
+    return select_row(c, p, "SELECT 'row', COALESCE((SELECT k FROM session_ha WHERE k = ''), '-')", &found);
+}
+
 static void drop(void *handle)
 {
     ha_connection *c = handle;
@@ -247,28 +259,27 @@ static void drop(void *handle)
 
 static apr_status_t make(void **handle, void *baton, ha_call *call, apr_pool_t *p)
 {
-    static const char probe_table[] = "SELECT 'row', COALESCE((SELECT k FROM session_ha WHERE k = ''), '-')";
     ha_node *node = baton;
     ha_connection *c = apr_pcalloc(p, sizeof(*c));
-    const char *error = NULL, *found;
+    const char *error = NULL;
     apr_status_t rv;
     int i, gone = 0, err;
 
     c->node = node;
     c->pool = p;
     if (APR_SUCCESS != apr_dbd_open_ex(node->driver, p, node->params, &c->db, &error)) {
-        call->why = error ? apr_pstrdup(call->pool, error) : "the database cannot be reached";
+        call->why = first_line(error, call->pool, "the database cannot be reached");
         return APR_ECONNREFUSED;
     }
     for (i = 0; i < 4 && node->sql->setup[i]; i++) {
         query(c, NULL, node->sql->setup[i]);
     }
-    if (select_row(c, call->pool, probe_table, &found) != 0) {
+    if (find_table(c, call->pool) != 0) {
         /* Several children may come here at once: what counts is that it is there afterwards. */
         for (i = 0; i < 3 && node->sql->create[i]; i++) {
             query(c, NULL, node->sql->create[i]);
         }
-        if (0 != (err = select_row(c, call->pool, probe_table, &found))) {
+        if (0 != (err = find_table(c, call->pool))) {
             rv = broken(c, call, err, &gone);
             call->why = apr_psprintf(call->pool, "the table session_ha is not there and cannot be made, see conf/session_ha.sql (%s)", call->why);
             drop(c);
@@ -436,13 +447,18 @@ static apr_status_t has(ha_node *node, ha_call *call, const ha_name *name)
     return ha_handles_use(node->handles, call, has_with, (void *)name);
 }
 
-/* A connection of its own. It may hang, which is the executor's business as with any other call. */
+/* A connection of its own. It may hang, which is the executor's business as with any other call. One that can be
+ * read and not written is not well: somebody has the lock, or it is somebody's replica. */
 static apr_status_t probe(ha_node *node, ha_call *call)
 {
     void *handle;
+    int err, gone;
     apr_status_t rv = make(&handle, node, call, call->pool);
 
     if (rv == APR_SUCCESS) {
+        if (0 != (err = query(handle, NULL, "DELETE FROM session_ha WHERE k = ''"))) {
+            rv = broken(handle, call, err, &gone);
+        }
         drop(handle);
     }
     return rv;

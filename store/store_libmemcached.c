@@ -96,6 +96,22 @@ static apr_status_t open_(ha_node *node, ha_call *call, apr_pool_t *pchild)
     return ha_handles_open(&node->handles, &kind, node, pchild);
 }
 
+/* "(0x7f4540001c10) CONNECTION FAILURE(Connection refused),  host: 127.0.0.1:11211 -> ./src/libmemcached/io.cc:145":
+ * the middle of it. */
+static const char *without_places(const char *message, apr_pool_t *p)
+{
+    const char *begin = message ? strstr(message, ") ") : NULL, *end;
+
+    if (begin == NULL) {
+        return message ? apr_pstrdup(p, message) : "does not answer";
+    }
+    begin += 2;
+    if ((end = strstr(begin, ",  host:")) == NULL && (end = strstr(begin, " -> ")) == NULL) {
+        end = begin + strlen(begin);
+    }
+    return apr_pstrmemdup(p, begin, (apr_size_t)(end - begin));
+}
+
 /* What libmemcached's answer means here. */
 static apr_status_t status_of(memcached_st *mc, memcached_return_t rc, ha_call *call, int *gone)
 {
@@ -111,13 +127,14 @@ static apr_status_t status_of(memcached_st *mc, memcached_return_t rc, ha_call *
         return APR_EEXIST;
     case MEMCACHED_E2BIG:
     case MEMCACHED_SERVER_MEMORY_ALLOCATION_FAILURE:
-        call->why = apr_pstrdup(call->pool, memcached_strerror(mc, rc));
+    case MEMCACHED_MEMORY_ALLOCATION_FAILURE:   /* the server's, in the binary protocol */
+        call->why = "does not take the value: larger than its item limit, or no memory left";
         return APR_ENOSPC;
     default:
         break;
     }
     *gone = 1;
-    call->why = apr_pstrdup(call->pool, memcached_last_error_message(mc));
+    call->why = without_places(memcached_last_error_message(mc), call->pool);
     switch (rc) {
     case MEMCACHED_TIMEOUT:
         return APR_TIMEUP;

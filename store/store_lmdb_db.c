@@ -44,7 +44,8 @@ static int env_open(const char *dir, apr_size_t size, MDB_env **env, MDB_dbi *db
         || 0 != (err = mdb_env_open(*env, dir, MDB_NOTLS | MDB_NOSYNC, 0600))) {
         goto leave;
     }
-    if (0 != (err = mdb_txn_begin(*env, NULL, 0, &txn)) || 0 != (err = mdb_dbi_open(txn, NULL, 0, dbi))) {
+    /* The one without a name is always there. Only read: a new child must not wait for whoever has the write lock. */
+    if (0 != (err = mdb_txn_begin(*env, NULL, MDB_RDONLY, &txn)) || 0 != (err = mdb_dbi_open(txn, NULL, 0, dbi))) {
         goto leave;
     }
     err = mdb_txn_commit(txn);

@@ -611,6 +611,13 @@ static int start_libmemcached(apr_pool_t *p, const char **urls)
     return 1;
 }
 
+static int start_libmemcached_sasl(apr_pool_t *p, const char **urls)
+{
+    server_memcached_sasl(&servers[0], p);
+    urls[0] = servers[0].url;
+    return 1;
+}
+
 static int start_libmemcached3(apr_pool_t *p, const char **urls)
 {
     int i, n = start_memcached3(p, urls);
@@ -690,6 +697,7 @@ static const contract_row rows[] = {
     { "memcached", 1, start_memcached, stop_servers },
     { "memcached, 2 copies on 3 nodes", 2, start_memcached3, stop_servers },
     { "libmemcached", 1, start_libmemcached, stop_servers },
+    { "libmemcached, SASL", 1, start_libmemcached_sasl, stop_servers },
     { "libmemcached, 2 copies on 3 nodes", 2, start_libmemcached3, stop_servers },
     { "file", 1, start_file, NULL },
     { "file, 2 copies on 2 nodes", 2, start_file2, NULL },

@@ -283,6 +283,35 @@ static void run_program(const char *const *argv)
     }
 }
 
+void server_memcached_sasl(ha_server *server, apr_pool_t *p)
+{
+    const char *dir = data_dir(p, apr_psprintf(p, "sasl-%d", server_free_port()));
+    /* for the server named after this machine, which is what it calls itself */
+    const char *add[] = { "/bin/sh", "-c", apr_pstrcat(p, "PATH=$PATH:/usr/sbin; cd '", dir, "' && echo 'pass%word' | saslpasswd2 -p -c -a memcached -f sasldb2 ha &&"
+                                           " printf 'mech_list: plain\\nsasldb_path: ", dir, "/sasldb2\\n' >memcached.conf", NULL), NULL };
+
+    const char *program = getenv("MEMCACHED");
+    int i = 0;
+
+    run_program(add);
+    memset(server, 0, sizeof(*server));
+    server->name = "memcached -S";
+    server->port = server_free_port();
+    server->argv[i++] = "env";
+    server->argv[i++] = apr_pstrcat(p, "SASL_CONF_PATH=", dir, NULL);
+    server->argv[i++] = program && *program ? program : "memcached";
+    server->argv[i++] = "-S";
+    server->argv[i++] = "-l";
+    server->argv[i++] = "127.0.0.1";
+    server->argv[i++] = "-U";
+    server->argv[i++] = "0";
+    server->argv[i++] = "-p";
+    server->argv[i++] = apr_itoa(p, server->port);
+    server->argv[i] = NULL;
+    server_start(server);
+    server->url = apr_psprintf(p, "libmemcached://ha:pass%%25word@127.0.0.1:%d", server->port);
+}
+
 void server_mariadb(ha_server *server, apr_pool_t *p)
 {
     int port = server_free_port();

@@ -25,6 +25,7 @@ const char *server_dir(void);
 
 /* Fails the test and ends it if the program is missing or does not come up. */
 void server_memcached(ha_server *, apr_pool_t *p, const char *extra);     /* extra: more flags, or NULL */
+void server_memcached_sasl(ha_server *, apr_pool_t *p);       /* lets nobody in without a password; url: with it */
 void server_redis(ha_server *, apr_pool_t *p, const char *password, const char *memory);
 void server_mariadb(ha_server *, apr_pool_t *p);
 void server_postgres(ha_server *, apr_pool_t *p);
