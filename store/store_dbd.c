@@ -199,7 +199,8 @@ static apr_status_t broken(ha_connection *c, ha_call *call, int err, int *gone)
     if (apr_dbd_check_conn(c->node->driver, call->pool, c->db) != APR_SUCCESS) {
         return APR_ECONNRESET;
     }
-    *gone = find_table(c, call->pool) != 0;
+    /* SQLite says so once, of the old table; the next question would be about the new one */
+    *gone = find_table(c, call->pool) != 0 || strstr(call->why, "schema has changed") != NULL;
     return APR_EGENERAL;
 }
 
