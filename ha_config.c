@@ -598,7 +598,7 @@ void *ha_config_merge(apr_pool_t *p, void *base, void *add)
 
 /* In a server's own configuration, from which every request's is merged: after this nothing is "not said"
  * but native, id_cookie, id_path, id_header, route_cookie, route_attributes, on_missing_url and ignores, where NULL is the
- * default. */
+ * default, and journal, of which there is one for all (ha_config_journal). */
 void ha_config_fill_in(ha_config *c, const ha_written *w)
 {
 #define DEFAULT_NUMBER(x, value)  if (c->x == UNSET) c->x = (value)
@@ -621,7 +621,6 @@ void ha_config_fill_in(ha_config *c, const ha_written *w)
     DEFAULT_NUMBER(failback_rate, DEFAULT_FAILBACK_RATE);
     DEFAULT_NUMBER(on_missing, HA_CONTINUE);
     DEFAULT_POINTER(secret_line, APR_ARRAY_IDX(w->secrets, 0, ha_secret_line *));
-    DEFAULT_NUMBER(journal, HA_JOURNAL_DEFAULT);
 #undef DEFAULT_NUMBER
 #undef DEFAULT_POINTER
 }

@@ -1,5 +1,8 @@
 #include <apr_strings.h>
 
+#include <errno.h>
+#include <unistd.h>
+
 #include "http_core.h"
 #include "http_log.h"
 #include "unixd.h"
@@ -150,6 +153,28 @@ static const char *wrong_native(const ha_native *native, const apr_array_header_
     return wrong;
 }
 
+/* Whose secret we may not even look for, we say nothing of. */
+static int is_in_sight(const char *file)
+{
+    return file == NULL || access(file, R_OK) == 0 || errno == ENOENT;
+}
+
+/* "apache2 -t" ends before post_config: it hears of the files that are named what a start would say. */
+static const char *wrong_secret(const apr_array_header_t *all, apr_pool_t *ptemp)
+{
+    const char *wrong = NULL;
+    int i;
+
+    for (i = 0; i < all->nelts && !wrong; i++) {
+        const ha_config *c = APR_ARRAY_IDX(all, i, ha_config *);
+        ha_secret_line line = *c->secret_line;
+
+        if (is_on(c) && line.file && is_in_sight(line.file) && is_in_sight(line.old_file))
+            wrong = read_secret(&line, 0, ptemp, ptemp);
+    }
+    return wrong;
+}
+
 int ha_config_check(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *s)
 {
     ha_written *w = ha_config_written(pconf);
@@ -169,6 +194,10 @@ int ha_config_check(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *s)
             ap_log_error(APLOG_MARK, APLOG_EMERG, 0, c->server, "SessionHANative: %s", wrong);
             return 0;
         }
+    }
+    if (ap_state_query(AP_SQ_RUN_MODE) == AP_SQ_RM_CONFIG_TEST && (wrong = wrong_secret(all, ptemp)) != NULL) {
+        ap_log_error(APLOG_MARK, APLOG_EMERG, 0, s, "SessionHASecret: %s", wrong);
+        return 0;
     }
     return 1;
 }

@@ -151,14 +151,19 @@ for my $name (sort keys %once) {
         is $rc, 0, "$name in $s->[0]" or diag $out;
     }
 }
+# the secrets that they name are looked at
+open my $sh, '>', "$dir/session_ha.secret" or die $!;
+chmod 0600, "$dir/session_ha.secret";
+print $sh "a secret of thirty-two bytes or so\n";
+close $sh;
+sub shown { my $file = shift; open my $fh, '<', $file or die $!; return map { s,file:/etc/apache2/,file:$dir/,r } <$fh> }
 for my $file (@examples) {
-    my ($rc, $out) = check("Include $file");
+    my ($rc, $out) = check(join '', shown($file));
     is $rc, 0, 'conf/' . $file =~ s,.*/,,r . ' is accepted' or diag $out;
 }
 # what conf/session_ha.conf shows behind a #: the values are good ones
 {
-    open my $fh, '<', "$v->{srcdir}/conf/session_ha.conf" or die $!;
-    my ($rc, $out) = check(join '', map { s/^#//r } grep { /^#SessionHA/ } <$fh>);
+    my ($rc, $out) = check(join '', map { s/^#//r } grep { /^#SessionHA/ } shown("$v->{srcdir}/conf/session_ha.conf"));
     is $rc, 0, "the values that conf/session_ha.conf shows" or diag $out;
 }
 {

@@ -23,7 +23,15 @@ sub start {
     return $rc >> 8, slurp("$dir/stdio") . log_of();
 }
 
-plan tests => 27;
+# the same for -t, which makes nothing
+sub tested {
+    my $conf = shift;
+    Daemon->httpd_conf($port, $conf);
+    my $said = qx('$v->{httpd}' -t -d '$dir' -f '$dir/httpd.conf' 2>&1);
+    return $? >> 8, $said;
+}
+
+plan tests => 27 + 5;
 
 # -- made on the first start
 Daemon->httpd_conf($port, "SessionHA On\n$store");
@@ -75,6 +83,12 @@ like $log, qr{SessionHASecret: \Q$dir/short\E: .*16}, '... and the least is told
 ($rc, $log) = start("SessionHA On\n${store}SessionHASecret file:typo");
 isnt $rc, 0, 'a secret that was named and is not there stops the start';
 like $log, qr{\Q$dir/typo\E does not exist.*openssl rand -hex 32}, '... and the command is told';
+for my $file ('typo', 'short', $dir) {
+    ($rc, $log) = tested("SessionHA On\n${store}SessionHASecret file:$file");
+    ok $rc && $log =~ /SessionHASecret: /, "-t says so, too: $file" or diag $log;
+}
+is((tested("SessionHA Off\n${store}SessionHASecret file:typo"))[0], 0, '... where it is used');
+is((tested("<Proxy \"balancer://x\">\nSessionHA On\nSessionHASecret file:$state/secret\n</Proxy>\n$store"))[0], 0, '... and nothing of a good one');
 ok !-e "$dir/typo", '... it is not made: the servers that share it need the same';
 
 spew("$dir/new", 0600, "1234567890123456\n");

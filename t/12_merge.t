@@ -46,6 +46,7 @@ host both     => "<Proxy \"balancer://m\">\nSessionHACopies 1\n</Proxy>\n<Locati
 host alone    => "SessionHAStore $m2\nSessionHACopies 32";
 
 host route    => "SessionHARouteCookie R\n<Location \"/shop\">\nSessionHARouteCookie R Path=/shop \"SameSite=Strict; Secure\"\n</Location>";
+host journal  => "SessionHAJournal 3\nSessionHA Off";
 host 'https://tls', "ServerAlias tls.test\nSessionHARouteCookie R";
 
 my $backend = Backend->start(port => $v->{backend1_port}, app => sub {
@@ -59,6 +60,7 @@ my $httpd = Daemon->httpd($port, <<C);
     ProxySet stickysession=SID
 </Proxy>
 SessionHAStore $m1
+SessionHAJournal 2
 SessionHAStoreTimeout 5s
 SessionHA On
 SessionHAIgnore \\.css\$
@@ -112,7 +114,7 @@ my @route = (           # virtual host, path, cookie, Set-Cookie
     ['route',    '/shop/a', 'A=b',      'R=.b1; Path=/shop; HttpOnly; SameSite=Strict; Secure', 'attributes, in <Location>'],
     ['tls',      '/a',      'A=b',      'R=.b1; Path=/; HttpOnly; SameSite=Lax; Secure', 'https'],
 );
-plan tests => @captured + @missing + @route + 4;
+plan tests => @captured + @missing + @route + 5;
 
 for my $c (@captured) {
     my ($host, $path, $want, $name) = @$c;
@@ -133,6 +135,8 @@ for my $c (@route) {
 # the nodes stand in several stores (m1; m1 and m2 with 2 copies; with 1; m2 alone), and in the status once
 my $status = JSON::PP::decode_json(get('status', '/session-ha-status?format=json')->content);
 is_deeply [sort map { $_->{node} } @{ $status->{stores} }], [sort $m1, $m2], 'the nodes of all sections are there';
+
+is scalar @{ $status->{journal} }, 3, 'SessionHAJournal: the largest number that is said anywhere';
 
 # what an operator does when it is all too much
 $httpd->end;
