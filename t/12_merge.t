@@ -46,7 +46,7 @@ host both     => "<Proxy \"balancer://m\">\nSessionHACopies 1\n</Proxy>\n<Locati
 host alone    => "SessionHAStore $m2\nSessionHACopies 32";
 
 host route    => "SessionHARouteCookie R\n<Location \"/shop\">\nSessionHARouteCookie R Path=/shop \"SameSite=Strict; Secure\"\n</Location>";
-host journal  => "SessionHAJournal 3\nSessionHA Off";
+host journal  => "SessionHAJournal 3\n<Location \"/x\">\nSessionHAJournal 2\n</Location>";
 host 'https://tls', "ServerAlias tls.test\nSessionHARouteCookie R";
 
 my $backend = Backend->start(port => $v->{backend1_port}, app => sub {
@@ -60,7 +60,6 @@ my $httpd = Daemon->httpd($port, <<C);
     ProxySet stickysession=SID
 </Proxy>
 SessionHAStore $m1
-SessionHAJournal 2
 SessionHAStoreTimeout 5s
 SessionHA On
 SessionHAIgnore \\.css\$
