@@ -151,6 +151,7 @@ static void *APR_THREAD_FUNC tend(apr_thread_t *thread, void *stores_)
     apr_pool_t *p;
     int i;
 
+    apr_setup_signal_thread();
     apr_pool_create(&p, apr_thread_pool_get(thread));
     apr_thread_mutex_lock(keeper.mutex);
     while (!keeper.stop) {      /* at once: the status is to know the nodes */

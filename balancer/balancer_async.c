@@ -1,4 +1,4 @@
-/* balancer_async.c - backups in the background (SessionHABackup async): one thread of each child and a queue.
+/* balancer_async.c - backups in the background (SessionHABackup async): some threads of each child, and a queue.
  *
  * Work after the response on the request's own thread would keep the client's next request waiting. At a
  * graceful stop the child's pool is destroyed, and what is queued is still written, within DRAIN.
@@ -39,6 +39,7 @@ static void *APR_THREAD_FUNC work(apr_thread_t *thread, void *data)
 {
     task *t = data;
     apr_pool_t *p = t->pool;
+    apr_setup_signal_thread();
     t->fn(p, t->baton);
     apr_pool_destroy(p);
     return NULL;

@@ -164,6 +164,7 @@ static void *APR_THREAD_FUNC watching(apr_thread_t *thread, void *unused)
     apr_pool_t *p;
     ha_wait *w, *late, seen;
 
+    apr_setup_signal_thread();  /* as every thread of ours: under prefork SIGTERM ends the child in whatever thread it meets */
     apr_pool_create(&p, apr_thread_pool_get(thread));
     apr_thread_mutex_lock(watch.mutex);
     while (!watch.stop) {

@@ -270,6 +270,7 @@ static void *APR_THREAD_FUNC talk(apr_thread_t *thread, void *unused)
     apr_pool_t *p;
     known *k;
 
+    apr_setup_signal_thread();
     apr_pool_create(&p, apr_thread_pool_get(thread));
     apr_thread_mutex_lock(peers.mutex);
     while (!peers.stop) {

@@ -11,7 +11,7 @@ use Time::HiRes qw(sleep time);
 use Site;
 
 my ($sessions, $crowded) = (50, 10);      # so many of them over three connections
-plan tests => 10;
+plan tests => 12;
 
 my $site = Site->new(members => 3, nodes => 1, conf => "SessionHAJournal 2000");
 my @session = map {
@@ -131,3 +131,18 @@ my $from = join '|', @victim;
 is_deeply [grep { !/^(?:$from) \S+ restored [23]$/ } keys %moves], [], 'all restored, away from the killed members only';
 ok scalar(grep { /^$victim[0] \S+ restored 2$/ } keys %moves) && scalar(grep { /^$victim[1] \S+ restored 3$/ } keys %moves),
     'some of them twice';
+
+# ---- and the children ---------------------------------------------------------------------
+
+# Under prefork SIGTERM ends a child in whatever thread it meets: beneath the main one, if that is one of ours.
+my ($threads, @open) = (0);
+for my $child (split ' ', Daemon::tail_of("/proc/$site->{httpd}{pid}/task/$site->{httpd}{pid}/children", 0)) {
+    for my $thread (map { m{/(\d+)\z} } glob "/proc/$child/task/*") {
+        next if $thread == $child;
+        my ($blocked) = Daemon::tail_of("/proc/$child/task/$thread/status", 0) =~ /^SigBlk:\s*(\w+)/m or next;
+        $threads++;
+        push @open, "$child/$thread" unless hex(substr $blocked, -4) & 1 << 14;
+    }
+}
+cmp_ok $threads, '>', 1, 'children have threads';
+is_deeply \@open, [], 'none but the main one takes SIGTERM';
