@@ -113,10 +113,11 @@ static const char *why_not_usable(const ha_member_view *m)
            : status & PROXY_WORKER_HC_FAIL ? "hcheck" : "error";
 }
 
+/* Not who has just failed: its retry time may be over by now. */
 static const ha_member_view *usable_owner(const ha_request *q, const char *route)
 {
     const ha_member_view *m = route ? ha_members_find(q->balancer, route, strlen(route)) : NULL;
-    return m && ha_members_usable(m->worker, apr_time_now()) ? m : NULL;
+    return m && m->worker != q->failed && ha_members_usable(m->worker, apr_time_now()) ? m : NULL;
 }
 
 static ha_call store_call(const ha_request *q, request_rec *r)
@@ -233,7 +234,7 @@ static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, i
         heir = ha_members_choose(q->balancer, r, q->conf,
                                  ha_members_find(q->balancer, m->owner, strlen(m->owner)),
                                  &q->session.digest, broken);
-        if (heir == NULL)
+        if (heir == NULL || heir->worker == q->failed)
             return 0;
         if (m->found == HA_BACKUP_UNASKED && q->look == NULL)
             ha_owner_look_begin(q, r, q->sid.route);

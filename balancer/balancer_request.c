@@ -248,6 +248,7 @@ static HA_APART int another_attempt(ha_request *q, const proxy_worker *failed, r
     apr_time_t now = apr_time_now();
 
     if (failed && !PROXY_WORKER_IS_USABLE(failed)) {
+        q->failed = failed;
         ha_members_error(ha_members_slot(q->balancer, failed), now);
         if (q->cause == NULL)
             q->cause = "connect";

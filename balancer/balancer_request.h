@@ -65,6 +65,7 @@ typedef struct ha_request {
     const char *cookie;         /* the client's Cookie field, or NULL */
     const char *route_cookie;   /* what SessionHARouteCookie's cookie says; NULL: nothing */
     const ha_member_view *home; /* the member of the client's route; NULL: no such member */
+    const proxy_worker *failed; /* the member that this request has met an error at, last; NULL: none */
 
     /* one word, so that they are cleared and looked at together */
     unsigned captures : 1;      /* a backup may come with the answer; not with SessionHAIgnore */

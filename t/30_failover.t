@@ -5,7 +5,7 @@ use Apache::Test qw(-withtestmore);
 use Digest::SHA qw(sha256_hex);
 use Site;
 
-plan tests => 2 * 26;
+plan tests => 2 * 26 + 3;
 
 for my $scheme (qw(http ajp)) {
     my $site = Site->new(members => 3, nodes => 1, scheme => $scheme);
@@ -70,4 +70,16 @@ for my $scheme (qw(http ajp)) {
     $r = $site->get('/count', cookie => $first);
     is Site::count_of($r), 9, 'a third one, with the oldest cookie: no copy that a former owner may hold is served';
     ok !(grep { $_->{outcome} ne 'restored' } @{ $site->status->{journal} }), 'all of them restored';
+}
+
+# its retry time is over before the store has answered: whoever failed in this request is not its owner again
+{
+    my $site = Site->new(members => 2, nodes => 1, retry => 'retry=0');
+    my $r = $site->get('/count');
+    my ($cookie, $home) = (Site::cookie_of($r), Site::member_of($r));
+    $site->tomcat($home =~ /(\d+)/)->kill9;
+    $r = $site->get('/count', cookie => $cookie);
+    is $r->{status}, 200, 'retry=0: killed, and the next request is answered';
+    is Site::count_of($r), 2, 'with the session';
+    isnt Site::member_of($r), $home, 'at the other member';
 }

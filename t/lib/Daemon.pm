@@ -13,6 +13,7 @@ our $on = { at => '127.0.0.1', in => [] };
 
 my %live;
 my $owner = $$;
+$SIG{TERM} ||= sub { exit 1 };      # t/TEST's time-out: END is to run
 
 sub start {
     my ($class, %a) = @_;               # port, cmd => [..], log, timeout, env => {..}
