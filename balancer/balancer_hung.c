@@ -210,6 +210,12 @@ ha_wait *ha_hung_enter(apr_pool_t *p, proxy_worker *worker, ha_member_slot *slot
     ha_wait *w;
     if (timeout <= 0)
         return NULL;
+    /* A machine that is gone does not even refuse. A connection that is not made yet has no peer to be found by, and so
+     * cannot be hung up; it is to end by itself, after the server's Timeout if nobody says otherwise. */
+    if (!worker->s->conn_timeout_set) {
+        worker->s->conn_timeout = timeout;
+        worker->s->conn_timeout_set = 1;
+    }
     if (strcmp(worker->s->scheme, "http") != 0 && strcmp(worker->s->scheme, "ajp") != 0
         && strcmp(worker->s->scheme, "ws") != 0)
         return NULL;            /* nothing cheap to ask over TLS: that member's own time-outs count */

@@ -37,6 +37,11 @@ sow() {
     claim)   what='whoever claims a session gets it'
              plant session/session_failover.c 's/(rv = ha_store_)add(\(s->store, call, ha_key_claim\(&s->digest, m->epoch \+ 1, call->pool\), &mine,\s+apr_time_now\(\) \+ CLAIM_LIFE\(ttl\), )&theirs, /${1}put$2/'
              plant session/session_failover.c 's/ha_value mine, theirs;/ha_value mine, theirs = { { 0, 0 }, { NULL, 0 } };/' ;;
+    node)    what='a claim is made on one node, and not looked for on another'
+             plant store/store.c 's/int width = store->copies > 1 \? store->copies : 2;/int width = 1;/'
+             plant store/store.c 's/ \+\+ahead > width/ ++ahead > 99/' ;;
+    place)   what='a backup is looked for where its epoch keeps it, and nowhere else'
+             plant session/session_failover.c 's/if \(rv != APR_SUCCESS \|\| \(m->found != HA_BACKUP_ABSENT && m->record\.version\.epoch < first\)\)/if (0)/' ;;
     restore) what='the Valve takes any restore, whatever it holds'
              plant adapters/tomcat/src/org/sessionha/Restorer.java 's/record != null && record\.version\(\)\.compareTo\(version\) >= 0/record != null \&\& false/' ;;
     gate)    what='nobody waits while a session is taken over'
@@ -57,7 +62,7 @@ sow() {
 
 missed=0
 trap weed EXIT
-for bug in ${*:-none fence claim restore gate post repeat newest copies sync}; do
+for bug in ${*:-none fence claim node place restore gate post repeat newest copies sync}; do
     weed
     sow "$bug"
     make >build.log 2>&1 || { tail -n 20 build.log; exit 2; }
