@@ -23,7 +23,7 @@ typedef struct backup_job {
     const char *id, *balancer;
     const ha_member_slot *from;
     ha_record record;
-    int fetch, renamed, shared;
+    int fetch, renamed, shared, replaced;
     apr_int64_t max_size;
     apr_interval_time_t timeout;
     apr_time_t asked;
@@ -76,8 +76,10 @@ static const char *fetch(backup_job *job, apr_pool_t *p)
     if (field.size >= 0 && (apr_size_t)field.size != job->x.answer.len)
         return apr_psprintf(p, "the member fetched from said %" APR_INT64_T_FMT " bytes and sent %" APR_SIZE_T_FMT, field.size,
                             job->x.answer.len);
-    if (field.version.epoch)
-        job->record.version.epoch = field.version.epoch;    /* it may have moved on since */
+    if (field.version.epoch > job->record.version.epoch) {
+        job->replaced = 1;      /* it was taken away from the member and came back: the answer is not of what it has now */
+        return "the member has been given the session anew since it answered";
+    }
     job->record.version.seq = field.version.seq;
     job->record.state = job->x.answer;
     return NULL;
@@ -129,8 +131,8 @@ static int keep(apr_pool_t *p, void *baton)
         done = ha_capture_known(&job->session, ha_request_table(), &call, &job->record, job->asked, job->shared);
     if (done == HA_CAPTURE_WANTED) {
         if (job->fetch && (why = fetch(job, p)) != NULL) {
-            tell(job, HA_BACKUP_INVALID, 0, why);
-            return 1;
+            tell(job, job->replaced ? HA_BACKUP_FENCED : HA_BACKUP_INVALID, 0, why);
+            return !job->replaced;
         }
         bytes = job->record.base64 ? job->record.state.len / 4 * 3 : job->record.state.len;
         ha_pack(&job->record, p);

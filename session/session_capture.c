@@ -50,7 +50,8 @@ static ha_capture touch(const ha_session *s, ha_call *call, const ha_record *rec
                           expiry(record)) == APR_SUCCESS ? HA_CAPTURE_TOUCHED : HA_CAPTURE_WANTED;
 }
 
-static ha_capture put(const ha_session *s, ha_call *call, const ha_record *record)
+/* shared: another httpd may have an older answer of the session on its way to the store, or a newer one. */
+static ha_capture put(const ha_session *s, ha_call *call, const ha_record *record, int shared)
 {
     ha_value value;
     ha_blob plain;
@@ -63,8 +64,8 @@ static ha_capture put(const ha_session *s, ha_call *call, const ha_record *recor
     rv = ha_seal(s->secret, HA_KIND_BACKUP, &s->digest, record->version, &plain, call->pool, &value.data);
     if (rv != APR_SUCCESS)
         return HA_CAPTURE_BROKEN;
-    rv = ha_store_put(s->store, call, ha_key_backup(&s->digest, record->version.epoch, call->pool), &value, expiry(record),
-                      NULL);
+    rv = (shared ? ha_store_put_newer : ha_store_put)(s->store, call, ha_key_backup(&s->digest, record->version.epoch, call->pool),
+                                                      &value, expiry(record), NULL);
     return rv == APR_SUCCESS ? HA_CAPTURE_STORED : HA_CAPTURE_BROKEN;
 }
 
@@ -77,8 +78,8 @@ static ha_capture keep(const ha_session *s, ha_table *table, ha_call *call, cons
     switch (wait_turn(table, s, call, record->version)) {
     case HA_PUT_FENCED:
         return HA_CAPTURE_FENCED;
-    case HA_PUT_DONE:
-        return HA_CAPTURE_STORED;
+    case HA_PUT_DONE:           /* a newer one is, but whether the session was ours then its own request is finding out */
+        return shared && claimed_elsewhere(s, table, call, record) ? HA_CAPTURE_FENCED : HA_CAPTURE_STORED;
     case HA_PUT_BUSY:
         call->why = "an earlier backup of the session is still being written";
         return without ? HA_CAPTURE_WANTED : HA_CAPTURE_BROKEN;
@@ -92,7 +93,7 @@ static ha_capture keep(const ha_session *s, ha_table *table, ha_call *call, cons
         break;
     }
     if (answer == HA_CAPTURE_WANTED && !without)
-        answer = put(s, call, record);
+        answer = put(s, call, record, shared);
     kept = answer == HA_CAPTURE_STORED || answer == HA_CAPTURE_TOUCHED;
     ha_table_put_end(table, &s->digest, record->version, record->route, asked,
                      !kept ? HA_ACK_NONE : record->gone ? HA_ACK_STONE : HA_ACK_STATE);

@@ -115,8 +115,8 @@ static void seal(ha_ask *ask, const ha_value *value, apr_time_t expires, ha_enve
     ha_copy_seal(env, ask->key, &value->data, ha_batch_pool(ask->batch), bytes);
 }
 
-apr_status_t ha_store_put(ha_store *store, ha_call *call, const char *key, const ha_value *value, apr_time_t expires,
-                          ha_store_trace *trace)
+static apr_status_t put(ha_store *store, ha_call *call, const char *key, const ha_value *value, apr_time_t expires,
+                        ha_ask_what what, ha_store_trace *trace)
 {
     ha_ask ask;
     ha_envelope env;
@@ -136,7 +136,7 @@ apr_status_t ha_store_put(ha_store *store, ha_call *call, const char *key, const
     do {
         /* wanted counts the copies and, for each node that failed or is late, one more */
         for (asked = 0; ask.njobs < wanted && next < store->nnodes; next++) {
-            if (ha_ask_node(&ask, next, HA_ASK_PUT, &env, &bytes)) {
+            if (ha_ask_node(&ask, next, what, &env, &bytes)) {
                 ha_breaker_count(ask.copies[ask.njobs - 1]->node->breaker, HA_N_PUTS);
                 asked = 1;
             }
@@ -175,6 +175,18 @@ apr_status_t ha_store_put(ha_store *store, ha_call *call, const char *key, const
     }
     finish(&ask, trace, first, acked);
     return acked ? APR_SUCCESS : full ? full : ha_ask_broken(call);
+}
+
+apr_status_t ha_store_put(ha_store *store, ha_call *call, const char *key, const ha_value *value, apr_time_t expires,
+                          ha_store_trace *trace)
+{
+    return put(store, call, key, value, expires, HA_ASK_PUT, trace);
+}
+
+apr_status_t ha_store_put_newer(ha_store *store, ha_call *call, const char *key, const ha_value *value, apr_time_t expires,
+                                ha_store_trace *trace)
+{
+    return put(store, call, key, value, expires, HA_ASK_PUT_NEWER, trace);
 }
 
 apr_status_t ha_store_touch(ha_store *store, ha_call *call, const char *key, const ha_version *version, apr_time_t expires)

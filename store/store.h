@@ -75,6 +75,11 @@ apr_status_t ha_store_put(ha_store *, ha_call *, const char *key, const ha_value
  * Takes half of the time at most. */
 apr_status_t ha_store_touch(ha_store *, ha_call *, const char *key, const ha_version *, apr_time_t expires);
 
+/* The same, but what is newer stays, on each node for itself: for writers that know nothing of each other. A node is looked at
+ * first and written then, and what another one writes in that moment can be lost there; on all nodes at once it hardly can. */
+apr_status_t ha_store_put_newer(ha_store *, ha_call *, const char *key, const ha_value *, apr_time_t expires,
+                                ha_store_trace *trace);
+
 /* One winner: APR_SUCCESS, or APR_EEXIST (then *out is the value that is there). */
 apr_status_t ha_store_add(ha_store *, ha_call *, const char *key, const ha_value *, apr_time_t expires,
                           ha_value *out, ha_store_trace *trace);

@@ -26,6 +26,15 @@ static int run_put(ha_job *job)
     return copy->rv != APR_SUCCESS;
 }
 
+static int run_put_newer(ha_job *job)
+{
+    ha_copy *copy = job->args;
+
+    ha_copy_put_newer(copy, job->pool);
+    copy->took = apr_time_now() - job->begun;
+    return copy->rv != APR_SUCCESS;
+}
+
 static int run_add(ha_job *job)
 {
     ha_copy *copy = job->args;
@@ -76,7 +85,7 @@ static int run_has(ha_job *job)
     return 0;
 }
 
-static ha_job_fn *const runs[] = { run_get, run_look, run_put, run_add, run_touch, run_remove, run_has };   /* by ha_ask_what */
+static ha_job_fn *const runs[] = { run_get, run_look, run_put, run_put_newer, run_add, run_touch, run_remove, run_has };   /* by ha_ask_what */
 
 apr_status_t ha_ask_begin(ha_ask *ask, ha_store *store, ha_call *call, const char *key)
 {

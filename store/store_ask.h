@@ -26,6 +26,7 @@ typedef enum {
     HA_ASK_GET,
     HA_ASK_LOOK,                        /* a get beside an add, which may wait for it */
     HA_ASK_PUT,
+    HA_ASK_PUT_NEWER,                   /* a put that leaves what is newer alone */
     HA_ASK_ADD,
     HA_ASK_TOUCH,
     HA_ASK_REMOVE,

@@ -134,17 +134,20 @@ apr_status_t ha_copy_get(ha_copy *copy, apr_pool_t *p)
     return copy->rv;
 }
 
-/* What stands under the key, without its parts; 0: nothing that has any. */
-static int peek(ha_copy *copy, apr_pool_t *p, ha_envelope *env)
+int ha_copy_head(const ha_copy *copy, apr_pool_t *p, ha_envelope *env)
 {
-    ha_call call;
+    ha_call call = { p, copy->deadline, NULL };
     ha_blob bytes;
     const char *why;
 
-    call_of(copy, p, &call);
     return APR_SUCCESS == copy->node->provider->get(copy->node->at, &call, copy->key, &bytes)
-        && APR_SUCCESS == ha_envelope_read(&bytes, copy->key, env, &why)
-        && env->kind == HA_ENVELOPE_PARTS;
+        && APR_SUCCESS == ha_envelope_read(&bytes, copy->key, env, &why);
+}
+
+/* Is what stands under the key cut into parts? */
+static int peek(ha_copy *copy, apr_pool_t *p, ha_envelope *env)
+{
+    return ha_copy_head(copy, p, env) && env->kind == HA_ENVELOPE_PARTS;
 }
 
 /* Writes the parts and leaves the list, which is to stand under the key, in *list. */
@@ -188,6 +191,17 @@ static apr_status_t write_parts(ha_copy *copy, apr_pool_t *p, ha_envelope *env, 
 static int in_parts(const ha_copy *copy)
 {
     return copy->node->provider->chunk && copy->bytes.len > copy->node->provider->chunk;
+}
+
+apr_status_t ha_copy_put_newer(ha_copy *copy, apr_pool_t *p)
+{
+    ha_envelope there;
+
+    if (ha_copy_head(copy, p, &there) && ha_newer(&there.version, &copy->env.version)) {
+        copy->rv = APR_SUCCESS;
+        return copy->rv;
+    }
+    return late(copy) ? copy->rv : ha_copy_put(copy, p);
 }
 
 apr_status_t ha_copy_put(ha_copy *copy, apr_pool_t *p)

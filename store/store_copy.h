@@ -35,6 +35,10 @@ int ha_newer(const ha_version *a, const ha_version *b);
 void ha_copy_seal(ha_envelope *env, const char *key, const ha_blob *value, apr_pool_t *p, ha_blob *bytes);
 
 apr_status_t ha_copy_get(ha_copy *, apr_pool_t *p);
+/* The envelope that stands under the key; parts are not read. 0: none that can be read. */
+int ha_copy_head(const ha_copy *, apr_pool_t *, ha_envelope *);
+/* Leaves what is newer alone, and that is success too. */
+apr_status_t ha_copy_put_newer(ha_copy *, apr_pool_t *);
 apr_status_t ha_copy_put(ha_copy *, apr_pool_t *p);
 /* APR_EEXIST: env and bytes are what is there. One's own write, met again (the connection died after the
  * node had taken it), is APR_SUCCESS. What is broken there is removed: nobody can follow it. */

@@ -133,6 +133,21 @@ subtest 'nothing is said to who did not ask' => sub {
     }
 };
 
+subtest 'a request that runs while its session goes away and comes back' => sub {
+    my $r = ask($one, '/count');
+    my $id = base_of($r->{jar});
+    ask($two, '/count', "$id.tomcat1", 'Session-Restore' => restore_field($id, 2, $r->{backup}{seq}, $r->{backup}{state}));
+    my $there = ask($two, '/count', "$id.tomcat2");
+    is($there->{count}, 3, 'counted elsewhere');
+    my $slow = $one->send_request('GET', '/test/count?ms=2000', { 'Session-Backup-Accept' => $ACCEPT, Cookie => "JSESSIONID=$id.tomcat1" });
+    sleep 0.5;
+    is(put($one, $id, 3, $there->{backup}{seq}, $there->{backup}{state})->{status}, 204, 'it comes back under it');
+    my $late = seen($one->read_response($slow, 'GET'));
+    is_deeply([$late->{count}, $late->{backup}{epoch}], [2, 1], 'what it did is of the epoch it began in');
+    my $next = ask($one, '/count', "$id.tomcat1");
+    is_deeply([$next->{count}, $next->{backup}{epoch}], [4, 3], 'the session is another one');
+};
+
 subtest 'a small state comes inline, only when it changed' => sub {
     my $r = ask($one, '/count');
     my $backup = $r->{backup};

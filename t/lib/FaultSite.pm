@@ -9,7 +9,7 @@ use Digest::SHA qw(sha256_hex);
 use Time::HiRes qw(sleep time);
 use Time::Local ();
 use Daemon;
-use Hosts;
+use Hosts ();
 use Site;
 our @ISA = 'Site';
 

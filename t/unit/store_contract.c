@@ -113,6 +113,15 @@ static void every_byte(contract *c)
     w = value_of(NULL, 0, 1, 2);
     ok(ha_store_put(c->store, &call, key, &w, 0, NULL) == APR_SUCCESS && get(c, key, &v) == APR_SUCCESS
        && v.data.len == 0 && v.version.seq == 2, "an empty value is a value");
+    w = value_of("newer", 5, 1, 4);
+    ok(ha_store_put_newer(c->store, &call, key, &w, 0, NULL) == APR_SUCCESS && get(c, key, &v) == APR_SUCCESS && value_is(v, "newer", 5),
+       "a newer one is put");
+    w = value_of("older", 5, 1, 3);
+    ok(ha_store_put_newer(c->store, &call, key, &w, 0, NULL) == APR_SUCCESS && get(c, key, &v) == APR_SUCCESS && value_is(v, "newer", 5),
+       "an older one leaves it there");
+    w = value_of("next", 4, 2, 1);
+    ok(ha_store_put_newer(c->store, &call, key, &w, 0, NULL) == APR_SUCCESS && get(c, key, &v) == APR_SUCCESS && value_is(v, "next", 4),
+       "a later epoch is newer");
 }
 
 static void sizes(contract *c)

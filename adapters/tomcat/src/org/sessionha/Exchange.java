@@ -34,6 +34,7 @@ final class Exchange {
     /** The id, without route, that the client named; null: none that is held or was ended here. */
     private String baseAtStart;
     private Session sessionAtStart;
+    private SessionRecord recordAtStart;
     private Version versionAtStart;
     private long accessedAtStart;
     private volatile boolean told;
@@ -57,7 +58,8 @@ final class Exchange {
         baseAtStart = base;
         if (session != null) {
             sessionAtStart = session;
-            versionAtStart = valve.recordOf(session).version();
+            recordAtStart = valve.recordOf(session);
+            versionAtStart = recordAtStart.version();
             accessedAtStart = session.getThisAccessedTimeInternal();
         }
     }
@@ -99,6 +101,10 @@ final class Exchange {
             return;
         }
 
+        if (recordAtStart != null && recordAtStart.isReplaced()) {
+            tellReplaced(response, (StandardSession) session, base);
+            return;
+        }
         SessionRecord record = valve.recordOf(session);
         boolean looked = record.takeRecheck();
         String was = was(session, record, base, ended);
@@ -129,6 +135,21 @@ final class Exchange {
             record.recheck();
             throw e;
         }
+    }
+
+    /**
+     * The session was taken away from here and came back while this request ran in the copy that it had begun with. What the
+     * request did to that copy is lost, and httpd must not believe its answer: it is told as of the epoch it belongs to.
+     */
+    private void tellReplaced(Response response, StandardSession session, String base) throws IOException {
+        SessionState state = SessionState.read(session, valve.unserialisable());
+        Version version = recordAtStart.draw();
+        long ttl = SessionRecord.ttl(session);
+        String at = Fields.at(context);
+        String field = state.bytes.length > inlineMax ? null
+                : Fields.inline(base, null, version, ttl, at, Base64.getEncoder().encodeToString(state.bytes));
+        response.setHeader(Fields.BACKUP, field == null || field.length() + length(response) > HEAD_MAX
+                ? Fields.announced(base, null, version, ttl, at, state.bytes.length) : field);
     }
 
     /** The valid session of this request, without touching one that the application did not ask for. */

@@ -53,8 +53,8 @@ final class Restorer {
         }
         try {
             Session held = manager.findSession(id);
+            SessionRecord record = held == null ? null : SessionRecord.of(held);
             if (held != null && held.isValid()) {
-                SessionRecord record = SessionRecord.of(held);
                 if (record != null && record.version().compareTo(version) >= 0) {
                     return Outcome.HELD;
                 }
@@ -80,6 +80,9 @@ final class Restorer {
                 // its last use may not have been told, or the members' clocks differ: that httpd still has it counts
                 session.access();
                 session.endAccess();
+            }
+            if (held != null && record != null) {
+                record.replace();       // before: a response in between must not take the new copy for the one it began with
             }
             // one step in the manager's map: a parallel request finds the old copy or the new one, never none
             manager.add(session);

@@ -29,6 +29,8 @@ final class SessionRecord {
     private long exportedAt;
     private String toldAs;
     private boolean recheck;
+    /** A newer copy of the session has taken the place of this one. */
+    private boolean replaced;
     /** Soft: httpd may never fetch it, and the session can be read again. */
     private SoftReference<byte[]> announced;
 
@@ -127,6 +129,15 @@ final class SessionRecord {
     /** The id under which the backup was last told; NULL: never. */
     synchronized String toldAs() {
         return toldAs;
+    }
+
+    /** Requests may still run in this copy: what they change is in no backup. */
+    synchronized void replace() {
+        replaced = true;
+    }
+
+    synchronized boolean isReplaced() {
+        return replaced;
     }
 
     /** The session may have changed where no response could say so: the next response looks again. */
