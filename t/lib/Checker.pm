@@ -8,7 +8,7 @@ package Checker;
 #     value, member, id }                                    the last three only of an answer; s: the session's name
 #   { e => 'ran', rid, value, member, at }                   what the application itself wrote down: it ran that request
 #   { e => 'fault', n, kind, what, httpd, begin, end }       what was done to whom; end: all was well again
-#   { e => 'move', s, httpd, epoch, from, to, cause, outcome, at }      what an httpd said of a session
+#   { e => 'move', s, httpd, epoch, from, to, cause, outcome, began, at }   what an httpd said of a session
 #   { e => 'condemned', httpd, at, until }                   an httpd took a member for hung that was only slow
 #
 # The answer: { violations => [{ promise, s, text, at }], strict => [the same], counts => {...} }. A violation breaks a
@@ -162,7 +162,7 @@ sub one_owner {
             my @may = grep { $_->{sent} <= $r->{done} && $_->{done} >= $since } @requests;
             my $late = max(map { $_->{done} } $r, @may) + $self->{slack};
             if (grep { $_->{to} eq $r->{member} && $_->{at} >= $since && $_->{at} <= $late } @$moves) { }
-            elsif ($self->could_not_tell($since, $r->{done}, @may)) { $self->{counts}{untold}++ }
+            elsif ($self->could_not_tell($since, $r->{done}, @may) || moved_on($since, $r->{done}, $moves)) { $self->{counts}{untold}++ }
             else { $self->broken('P1', $s, $r->{done}, "$last->{value} at $here ($last->{rid}), $r->{value} at $r->{member} ($r->{rid}): nobody says that the session moved") }
         }
         ($here, $since) = ($r->{member}, $r->{sent}) if !defined $here || $r->{member} ne $here;
@@ -178,6 +178,14 @@ sub could_not_tell {
         return 1 if grep { !answered($_) && $_->{httpd} == $f->{httpd} && $_->{sent} <= $f->{end} && $_->{done} >= $f->{begin} } @requests;
     }
     return 0;
+}
+
+# A request that moved it more than once tells where to in the end: the epochs before that one are nobody's, and the member of
+# one of them may have answered another httpd.
+sub moved_on {
+    my ($from, $to, $moves) = @_;
+    my %told = map { $_->{epoch} => 1 } @$moves;
+    return grep { ($_->{began} // $_->{at}) <= $to && $_->{at} >= $from && $_->{epoch} > 2 && !$told{ $_->{epoch} - 1 } } @$moves;
 }
 
 # ---- P4, and what may fail at all ------------------------------------------------------------------------------------

@@ -21,8 +21,9 @@ sub new {
     my $ledger = "$v->{t_logs}/ledger.$$";
     my $httpds = $a{httpds} // 1;
     my $net = Hosts->new((map { "httpd$_" } 1 .. $httpds), (map { "member$_" } 1 .. $members), map { "node$_" } 1 .. $nodes);
+    # three seconds: a busy machine must not look like a partition of the store
     return $class->SUPER::new(
-        members => $members, nodes => $nodes, httpds => $httpds, %a, net => $net,
+        members => $members, nodes => $nodes, httpds => $httpds, timeout => '3000ms', %a, net => $net,
         node_host => { map { $_ => $net->host("node$_") } 1 .. $nodes },
         each => { map { $_ => { host => $net->host("member$_") } } 1 .. $members },
         ledger => $ledger, tomcat => { java_options => ["-Dledger=$ledger"] },
@@ -135,8 +136,9 @@ sub told {
     for my $h (1 .. $self->{httpds}) {
         open my $fh, '<', "$self->{each_httpd}[$h]{dir}/error_log" or die "httpd$h has no log\n";
         while (<$fh>) {
-            if (/$stamp .*: session (\w+) moved from (\S*) to (\S*) \((\S+)\): (\w+), epoch (\d+)/) {
-                push @told, { e => 'move', httpd => $h, at => _when($1, $2, $3, $4), id => $5, from => $6, to => $7, cause => $8,
+            if (/$stamp .*: session (\w+) moved from (\S*) to (\S*) \((\S+)\): (\w+), epoch (\d+), .*?(\d+) us\b/) {
+                my $at = _when($1, $2, $3, $4);
+                push @told, { e => 'move', httpd => $h, at => $at, began => $at - $11 / 1e6, id => $5, from => $6, to => $7, cause => $8,
                     outcome => $9, epoch => $10 };
             }
             elsif (/$stamp .*member (\S+) did not answer for (\d+) ms, nor a probe/) {
