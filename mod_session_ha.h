@@ -52,6 +52,7 @@ typedef struct ha_call {
     apr_pool_t *pool;           /* results are allocated here */
     apr_time_t  deadline;       /* give up after this point; 0: the store's own time-out */
     const char *why;            /* set when broken, for the one log line; lives in pool or for ever */
+    int more;                   /* a provider's claim: round trips it took beyond the first */
 } ha_call;
 
 /* What tells whether a node still has what it was given. */
@@ -74,6 +75,13 @@ typedef struct ha_name {
     int         nargs;          /* a SELECT's: bound, never part of the text */
     const char *args[HA_NAME_ARGS_MAX];
 } ha_name;
+
+/* A key that is read together with others. */
+typedef struct ha_look {
+    const char *key;
+    apr_status_t rv;            /* as of a get */
+    ha_blob found;
+} ha_look;
 
 /* ---- a store's node, as a provider sees it -------------------------------- */
 
@@ -109,6 +117,9 @@ typedef struct ha_store_provider {
     apr_status_t (*put)(ha_node *, ha_call *, const char *key, const ha_blob *value, apr_time_t expires);
     apr_status_t (*add)(ha_node *, ha_call *, const char *key, const ha_blob *value, apr_time_t expires);
     apr_status_t (*remove)(ha_node *, ha_call *, const char *key);      /* absent is success */
+    /* optional: an add (key NULL: none) and a get of each of the looks, sent at once; the node reads after it has added.
+     * The result is the add's; a look that the node has answered has its own rv, whatever became of the add, the others keep theirs. */
+    apr_status_t (*claim)(ha_node *, ha_call *, const char *key, const ha_blob *value, apr_time_t expires, ha_look *looks, int n);
     apr_status_t (*touch)(ha_node *, ha_call *, const char *key, apr_time_t expires); /* optional */
     apr_status_t (*sweep)(ha_node *, ha_call *, apr_time_t now);        /* optional: remove what expired */
     /* optional: is anything of the application's own there? As get, but its bytes are nobody's business, and what broke

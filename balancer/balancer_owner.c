@@ -3,9 +3,9 @@
  *
  *   known to this httpd, and its owner well since      -> follow
  *   somebody is finding out right now (the gate)       -> wait, then as above
- *   else we go first: look in the store;
+ *   else we go first: look in the store, unless this httpd knows whose it is and that this member is not usable;
  *     the owner is usable again                        -> it stays, and is given the backup (it may have lost it)
- *     the owner is not                                 -> claim the next epoch for another member
+ *     the owner is not                                 -> claim the next epoch for another member, and fetch the backup
  *     the store cannot say                             -> this httpd's own word, and a choice that every httpd makes alike
  *
  * In capture mode the gate opens when the member has the session; in native mode when the first request
@@ -178,6 +178,19 @@ static void look_under_new_name(ha_request *q, request_rec *r)
     }
 }
 
+/* Its owner has told of it since it got it: not this request's move, nor one that is under way. */
+static int has_settled(const ha_move *m)
+{
+    return (m->found == HA_BACKUP_FOUND || m->found == HA_BACKUP_TOMBSTONE) && m->record.version.epoch == m->epoch;
+}
+
+/* May the look be saved, which says no more than we know? The claim will show if we know too little (ha_move_claim). Not for a session
+ * that is not known here: of it we had only the client's word, and who names the route of a dead member would have it moved. */
+static int is_claimed_first(const ha_request *q, const ha_owner *own, int known)
+{
+    return known && own->version.epoch && own->route[0] && usable_owner(q, own->route) == NULL;
+}
+
 /* Leaves the owner in q->move; 1: found or made, 0: nobody is usable, stock shall say so. */
 static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, int known)
 {
@@ -187,13 +200,14 @@ static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, i
 
     if (q->mode != HA_NATIVE_BACKUP) {
         if (m->found == HA_BACKUP_UNASKED || m->found == HA_BACKUP_BROKEN) {
-            ha_call call;
             wait_for_writers(q);
-            call = store_call(q, r);
             m->epoch = known ? own->version.epoch : 0;
             m->least = own->acked;
             m->shared = ha_peers_present(q->balancer);
-            (void)ha_move_look(&q->session, &call, m);  /* if it cannot say: whoever claims finds out more */
+            if (!is_claimed_first(q, own, known)) {
+                ha_call call = store_call(q, r);
+                (void)ha_move_look(&q->session, &call, m);  /* if it cannot say: whoever claims finds out more */
+            }
         }
     }
     else if (m->epoch == 0) {
@@ -219,7 +233,7 @@ static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, i
         apr_status_t rv;
 
         if (owner) {
-            if (!broken && !q->moved) {
+            if (!broken) {
                 rv = ha_move_follow(&q->session, &call, m);
                 if (rv == APR_SUCCESS) {
                     q->followed = 1;
@@ -236,7 +250,7 @@ static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, i
                                  &q->session.digest, broken);
         if (heir == NULL || heir->worker == q->failed)
             return 0;
-        if (m->found == HA_BACKUP_UNASKED && q->look == NULL)
+        if (q->mode == HA_NATIVE_BACKUP && m->found == HA_BACKUP_UNASKED && q->look == NULL)
             ha_owner_look_begin(q, r, q->sid.route);
         if (!broken) {
             rv = ha_move_claim(&q->session, &call, m, heir->worker->s->route, ttl);
@@ -249,7 +263,10 @@ static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, i
                     wait_for_their_answer(q, r);
                     look_under_new_name(q, r);
                 }
-                q->moved = 1;   /* by another httpd; the member may still have to be given the backup */
+                if (has_settled(m))
+                    q->from = m->owner;
+                else
+                    q->moved = 1;       /* by another httpd just now; the member may still have to be given the backup */
                 continue;
             }
             broken = 1;
@@ -366,7 +383,8 @@ static located locate(ha_request *q, request_rec *r)
     settled = settle_in_store(q, r, &own, known);
     ha_owner_look_end(q);
     if (!settled) {
-        q->tell_none = q->move.found != HA_BACKUP_FOUND;    /* who is asked need not say that it is missing */
+        /* who is asked need not say that it is missing; nobody has looked when nobody could have it */
+        q->tell_none = q->move.found != HA_BACKUP_FOUND && q->move.found != HA_BACKUP_UNASKED;
         q->move.owner = NULL;
         ha_owner_open_gate(q);
         return LOST;

@@ -36,6 +36,7 @@ const ha_session *ha_request_session(ha_request *q)
         ha_digest_make(q->balancer->s->name, q->sid.id, &q->session.digest);
         q->session.store = ha_config_store(q->cfg);
         q->session.secret = ha_config_secret(q->cfg);
+        q->session.claims_only = q->mode == HA_NATIVE_BACKUP;
         q->has_session = 1;
     }
     return &q->session;

@@ -283,10 +283,25 @@ static int add_ours(const char *key, int len)
     return ha_store_add(store, &call, key, &v, apr_time_now() + apr_time_from_sec(LIFE), &there, NULL) == APR_SUCCESS;
 }
 
+static int trips;                       /* of the last one */
+
+/* As at a takeover: the claim, and the session's two places for a backup. */
+static int fetch_ours(const char *key, const char *state_key, const char *other_key)
+{
+    ha_call call = { pool, 0, NULL };
+    ha_value v = value(64), there;
+    ha_found both[2] = { { .key = state_key }, { .key = other_key } };
+    ha_store_trace trace;
+    apr_status_t rv = ha_store_claim(store, &call, key, &v, apr_time_now() + apr_time_from_sec(LIFE), &there, both, 2, &trace);
+
+    trips = trace.trips;
+    return rv == APR_SUCCESS && both[0].rv == APR_SUCCESS && both[1].rv == APR_NOTFOUND;
+}
+
 /* ---- measuring ------------------------------------------------------------------------- */
 
-typedef enum { PUT, GET, CLAIM, KINDS } kind;
-static const char *const kinds[] = { "put", "get", "claim" };
+typedef enum { PUT, GET, CLAIM, FETCH, KINDS } kind;
+static const char *const kinds[] = { "put", "get", "claim", "claim+get" };
 
 static int by_size(const void *a, const void *b)
 {
@@ -314,15 +329,18 @@ static double measure(kind k, int len, const library *l)
     int i, good;
 
     for (i = 0; i < OPERATIONS; i++) {
-        const char *key = k == CLAIM ? test_key(pool, "ha:c", ++claims) : test_key(pool, "ha:b", i % 100);
+        const char *key = k >= CLAIM ? test_key(pool, "ha:c", ++claims) : test_key(pool, "ha:b", i % 100);
+        const char *state_key = test_key(pool, "ha:b", i % 100), *other_key = test_key(pool, "ha:e", i % 100);
         double began = now_us();
 
         if (k == PUT)
             good = l ? l->put(key, len) : put_ours(key, len);
         else if (k == GET)
             good = l ? l->get(key) : get_ours(key);
-        else
+        else if (k == CLAIM)
             good = l ? l->add(key, 64) : add_ours(key, 64);
+        else
+            good = l ? l->add(key, 64) && l->get(state_key) : fetch_ours(key, state_key, other_key);
         took[i] = now_us() - began;
         if (!good) {
             fprintf(stderr, "%s %s failed\n", l ? l->name : "ours: ", kinds[k]);
@@ -344,8 +362,9 @@ int main(void)
     apr_pool_create(&pool, p);
     memset(state, 's', sizeof state);
     printf("\nThrough the store against the client library, microseconds, medians of %d operations; ratio: median [lowest..highest] of %d rounds\n"
-           "A claim is an `add` of 64 bytes; put and get are of so many bytes.\n\n", OPERATIONS, ROUNDS);
-    printf("  %-14s %-6s %6s %10s %10s   %s\n", "library", "", "bytes", "library's", "store's", "ratio");
+           "A claim is an `add` of 64 bytes; put and get are of so many bytes. claim+get: the library's add and then its get, two round\n"
+           "trips; the store's claim and fetch, in so many.\n\n", OPERATIONS, ROUNDS);
+    printf("  %-14s %-9s %6s %10s %10s   %-20s %s\n", "library", "", "bytes", "library's", "store's", "ratio", "trips");
     for (i = 0; i < sizeof libraries / sizeof *libraries; i++) {
         const library *l = &libraries[i];
         const char *url = l->start(p);
@@ -370,8 +389,11 @@ int main(void)
                     ratio[r] = ours[r] / theirs[r];
                 }
                 middle = median(ratio, ROUNDS);
-                printf("  %-14s %-6s %6d %10.1f %10.1f   %.2f [%.2f..%.2f]\n", l->name, kinds[k], k == CLAIM ? 64 : sizes[s],
+                printf("  %-14s %-9s %6d %10.1f %10.1f   %.2f [%.2f..%.2f]", l->name, kinds[k], k == CLAIM ? 64 : sizes[s],
                        median(theirs, ROUNDS), median(ours, ROUNDS), middle, ratio[0], ratio[ROUNDS - 1]);
+                if (k == FETCH)
+                    printf("     %d", trips);
+                printf("\n");
                 fflush(stdout);
             }
         }

@@ -53,80 +53,88 @@ static int is_older(const ha_version *a, const ha_version *b)
     return a->epoch < b->epoch || (a->epoch == b->epoch && a->seq < b->seq);
 }
 
-/* The backup in the place of this epoch, if it is newer than what we have. */
-static apr_status_t read_place(const ha_session *s, ha_call *call, apr_uint64_t epoch, ha_move *m)
-{
-    ha_value value;
-    ha_record record;
-    ha_store_trace trace = { 0 };
-    apr_status_t rv;
+/* ---- the backup ------------------------------------------------------------------------ */
 
-    rv = ha_store_get(s->store, call, ha_key_backup(&s->digest, epoch, call->pool), &value, &trace);
-    m->trips += trace.trips;
-    if (rv == APR_SUCCESS) {
-        /* what cannot be opened is no backup; the request goes on without it */
-        if (open_record(s, call, HA_KIND_BACKUP, &value, m, &record) != APR_SUCCESS)
-            return APR_NOTFOUND;
-        /* it would take the user back behind what he was answered; a node that did not answer may have the newest */
+/* It is in the place of its owner's epoch, if that owner has told one; else the newest is a former owner's, in the other
+ * place, and what lies in this one may be older still. So both are read, always. */
+static void both_places(const ha_session *s, apr_pool_t *p, ha_found places[2])
+{
+    memset(places, 0, 2 * sizeof *places);
+    places[0].key = ha_key_backup(&s->digest, 1, p);
+    places[1].key = ha_key_backup(&s->digest, 2, p);
+}
+
+/* The newest of what was read and what we had. What cannot be opened is no backup; the request goes on without it. Nor is what
+ * would take the user back behind what he was answered; a node that did not answer (broken) may have the newest. */
+static void take_backup(const ha_session *s, ha_call *call, const ha_found places[2], int broken, ha_move *m)
+{
+    ha_record record;
+    int i, absent = 0, have = m->found == HA_BACKUP_FOUND || m->found == HA_BACKUP_TOMBSTONE;
+
+    for (i = 0; i < 2; i++) {
+        if (places[i].rv != APR_SUCCESS) {
+            absent += APR_STATUS_IS_NOTFOUND(places[i].rv);
+            continue;
+        }
+        if (open_record(s, call, HA_KIND_BACKUP, &places[i].value, m, &record) != APR_SUCCESS) {
+            absent++;
+            continue;
+        }
         if (m->least.seq && !m->shared && is_older(&record.version, &m->least)) {
             m->outdated = 1;
             m->why = "the copy that is left is older than what was acknowledged";
-            return trace.broken ? APR_EGENERAL : APR_NOTFOUND;
+            absent += !broken;
+            continue;
         }
-        if ((m->found == HA_BACKUP_FOUND || m->found == HA_BACKUP_TOMBSTONE)
-            && is_older(&record.version, &m->record.version))
-            return APR_SUCCESS;
+        if (have && is_older(&record.version, &m->record.version))
+            continue;
+        have = 1;
         m->record = record;
-        m->node = trace.node;
+        m->node = places[i].node;
         m->found = record.gone ? HA_BACKUP_TOMBSTONE : HA_BACKUP_FOUND;
     }
-    else if (!APR_STATUS_IS_NOTFOUND(rv)) {
-        m->why = call->why;
+    if (!have && (absent == 2 || m->found != HA_BACKUP_ABSENT))
+        m->found = absent == 2 ? HA_BACKUP_ABSENT : HA_BACKUP_BROKEN;
+}
+
+/* Whose session is it? Nobody is told an epoch but by a claim, so a backup of the epoch that we have, or of a later one, says
+ * more than a claim that we have met or made: that may be a stray one (ha_move_claim). */
+static void believe_backup(ha_move *m)
+{
+    if ((m->found == HA_BACKUP_FOUND || m->found == HA_BACKUP_TOMBSTONE) && m->record.version.epoch >= m->epoch) {
+        if (m->record.version.epoch > m->epoch || m->record.route[0])
+            m->owner = m->record.route[0] ? m->record.route : NULL;
+        m->epoch = m->record.version.epoch;
     }
+}
+
+static apr_status_t read_backup(const ha_session *s, ha_call *call, ha_move *m)
+{
+    ha_found places[2];
+    ha_store_trace trace = { 0 };
+    apr_status_t rv;
+
+    both_places(s, call->pool, places);
+    rv = ha_store_look(s->store, call, places, 2, &trace);
+    m->trips += trace.trips;
+    take_backup(s, call, places, trace.broken, m);
+    if (rv == APR_SUCCESS && m->found == HA_BACKUP_BROKEN)
+        rv = APR_EGENERAL;
+    if (rv != APR_SUCCESS && !m->outdated)
+        m->why = call->why;
+    believe_backup(m);
     return rv;
 }
 
 apr_status_t ha_move_look(const ha_session *s, ha_call *call, ha_move *m)
 {
-    apr_uint64_t first = m->epoch ? m->epoch : 1;
-    apr_status_t rv;
-
-    m->found = HA_BACKUP_ABSENT;
-    m->epoch = first;
-    /* An owner that has not said anything yet leaves its place empty, or to what was stored two epochs ago: its predecessor's
-     * backup is in the other place. And where a place is empty, one node that cannot be asked is enough for "broken". */
-    rv = read_place(s, call, first, m);
-    if (rv != APR_SUCCESS || (m->found != HA_BACKUP_ABSENT && m->record.version.epoch < first)) {
-        apr_status_t other = read_place(s, call, first + 1, m);
-        if (APR_STATUS_IS_NOTFOUND(rv) || other == APR_SUCCESS)
-            rv = other;
-    }
-    if (rv == APR_SUCCESS && m->found != HA_BACKUP_ABSENT) {
-        if (m->record.version.epoch >= m->epoch) {
-            m->epoch = m->record.version.epoch;
-            m->owner = m->record.route[0] ? m->record.route : NULL;
-        }
-    }
-    else if (APR_STATUS_IS_NOTFOUND(rv)) {
-        rv = APR_SUCCESS;
-    }
-    else if (rv != APR_SUCCESS) {
-        m->found = HA_BACKUP_BROKEN;
-    }
-    return rv;
+    if (m->epoch == 0)
+        m->epoch = 1;
+    m->found = HA_BACKUP_UNASKED;
+    return read_backup(s, call, m);
 }
 
-/* The session has left the epoch that we looked in. Whoever stores a backup looks for the next claim before it counts
- * (session_capture.c); so what counted there is found now that there is a claim, and may be newer than what we found
- * before. In a later epoch its owner may have handed over something since. */
-static void read_later(const ha_session *s, ha_call *call, ha_move *m, apr_uint64_t left)
-{
-    if (m->found != HA_BACKUP_FOUND && m->found != HA_BACKUP_ABSENT && m->found != HA_BACKUP_TOMBSTONE && m->found != HA_BACKUP_BROKEN)
-        return;                 /* native: there is none */
-    (void)read_place(s, call, left, m);
-    if (m->epoch != left)
-        (void)read_place(s, call, m->epoch, m);
-}
+/* ---- the claim ------------------------------------------------------------------------- */
 
 /* The claim's record becomes the session's present owner. */
 static apr_status_t take_claim(const ha_session *s, ha_call *call, const ha_value *value, ha_move *m,
@@ -147,7 +155,6 @@ apr_status_t ha_move_follow(const ha_session *s, ha_call *call, ha_move *m)
 {
     ha_value value;
     ha_store_trace trace = { 0 };
-    apr_uint64_t left = m->epoch;
     apr_status_t rv;
 
     rv = ha_store_get(s->store, call, ha_key_claim(&s->digest, m->epoch + 1, call->pool), &value, &trace);
@@ -156,8 +163,10 @@ apr_status_t ha_move_follow(const ha_session *s, ha_call *call, ha_move *m)
         rv = take_claim(s, call, &value, m, NULL);
     else if (!APR_STATUS_IS_NOTFOUND(rv))
         m->why = call->why;
-    if (rv == APR_SUCCESS)
-        read_later(s, call, m, left);
+    /* The session has left the epoch that we looked in. Whoever stores a backup looks for the next claim before it counts
+     * (session_capture.c); so what counted there is found now that we have seen the claim, and may be newer than what we found before. */
+    if (rv == APR_SUCCESS && !s->claims_only)
+        (void)read_backup(s, call, m);
     return rv;
 }
 
@@ -177,33 +186,51 @@ static apr_status_t claim_value(const ha_session *s, ha_call *call, apr_uint64_t
     return rv;
 }
 
+/* First the claim, then the backup: whoever stores one looks for the next claim before it counts, so either that claim is
+ * seen there or the backup here. No look before it is needed.
+ *
+ * m->epoch may be too low: what this httpd knows is old, and another one has moved the session since. If the next claim is
+ * still there, it is not ours, and the backup says whether the session has gone on from there. If it has expired (a
+ * session may live in one epoch for longer than its claim), or was lost with its nodes, ours is a stray: a claim of an epoch that
+ * is over, or that has an owner already. The backup shows that too, for a stray needs a true owner of that epoch or a later
+ * one: it is not believed, here or anywhere, because
+ *  - who reads a claim reads the backup after it, and believes that if its epoch is not below the claim's;
+ *  - who stores a backup of an epoch looks for the claim of the next one: a stray of that number fences only one who
+ *    stores in an epoch below it, and that one is late in any case: the session has an owner of that number or a later one;
+ *  - the claims to come are of later epochs than the backup's, and so under other keys.
+ * While the true owner has told nothing yet, the claim that it was told by is young, and there. */
 apr_status_t ha_move_claim(const ha_session *s, ha_call *call, ha_move *m, const char *to, apr_uint32_t ttl)
 {
     ha_value mine, theirs;
+    ha_found places[2];
     ha_store_trace trace = { 0 };
+    apr_uint64_t next = m->epoch + 1;
     apr_status_t rv;
 
-    rv = claim_value(s, call, m->epoch + 1, to, 0, ttl, &mine);
+    rv = claim_value(s, call, next, to, 0, ttl, &mine);
     if (rv != APR_SUCCESS)
         goto leave;
-    rv = ha_store_add(s->store, call, ha_key_claim(&s->digest, m->epoch + 1, call->pool), &mine,
-                      apr_time_now() + CLAIM_LIFE(ttl), &theirs, &trace);
+    both_places(s, call->pool, places);
+    rv = ha_store_claim(s->store, call, ha_key_claim(&s->digest, next, call->pool), &mine, apr_time_now() + CLAIM_LIFE(ttl),
+                        &theirs, places, s->claims_only ? 0 : 2, &trace);
     m->trips += trace.trips;
     if (rv == APR_SUCCESS) {
-        read_later(s, call, m, m->epoch);
-        m->epoch++;
+        m->epoch = next;
         m->owner = to;
     }
     else if (APR_STATUS_IS_EEXIST(rv)) {
-        apr_uint64_t left = m->epoch;
         rv = take_claim(s, call, &theirs, m, NULL);
-        if (rv == APR_SUCCESS) {
-            read_later(s, call, m, left);
+        if (rv == APR_SUCCESS)
             rv = APR_EEXIST;
-        }
     }
     else {
         m->why = call->why;
+    }
+    if (!s->claims_only) {
+        take_backup(s, call, places, trace.broken, m);
+        believe_backup(m);
+        if (rv == APR_SUCCESS && (m->found == HA_BACKUP_FOUND || m->found == HA_BACKUP_TOMBSTONE) && m->record.version.epoch >= next)
+            rv = APR_EEXIST;
     }
 leave:
     return rv;

@@ -6,8 +6,8 @@
  *   ha:b:<digest>:2          the newest backup of an even epoch
  *   ha:c:<digest>:<epoch>    the claim: which member owns the session in that epoch
  * Two places for backups, so that what a former owner hands over late never overwrites its successor's.
- * Round trips to the store: look 1 (get), claim 1 (add). Who does not know the epoch and finds it further on has one
- * more for each claim that is followed, and one for the backup in the other place.
+ * Round trips to the store: look 1, claim and fetch 1 if the store has one node and can do both at once (doc/stores.md).
+ * Who finds that the session has moved on meanwhile has one more for each claim that is followed, and one for the backup after it.
  */
 #ifndef HA_SESSION_FAILOVER_H
 #define HA_SESSION_FAILOVER_H
@@ -21,6 +21,7 @@ typedef struct ha_session {                 /* which session, and where it is ke
     ha_digest digest;
     ha_store *store;
     const ha_secret *secret;
+    int claims_only;            /* the backups are not ours (SessionHABackup native) */
 } ha_session;
 
 typedef enum {
@@ -42,15 +43,15 @@ typedef struct ha_move {
     int trips;                  /* round trips to the store so far */
 } ha_move;
 
-/* Reads the backup: fills found, record, epoch and owner. m->epoch: where to look first, 0 if not known.
+/* Reads the backup: fills found, record, epoch and owner. m->epoch: what is known; an older backup says nothing of the owner.
  * APR_SUCCESS unless the store is broken. */
 apr_status_t ha_move_look(const ha_session *, ha_call *, ha_move *);
 
-/* Has somebody claimed the next epoch already? APR_SUCCESS: yes, epoch and owner are the claim's now.
- * APR_NOTFOUND: no. Else broken. */
+/* Has somebody claimed the next epoch already? APR_SUCCESS: yes, epoch and owner are the claim's now, or those of a backup that
+ * says more. APR_NOTFOUND: no. Else broken. */
 apr_status_t ha_move_follow(const ha_session *, ha_call *, ha_move *);
 
-/* Claims the next epoch for `to`. APR_SUCCESS: it is ours. APR_EEXIST: somebody was first; epoch and
+/* Claims the next epoch for `to`, and reads the backup. APR_SUCCESS: it is ours. APR_EEXIST: somebody was first; epoch and
  * owner are theirs. Else broken: the store cannot tell. ttl: seconds the session may idle. */
 apr_status_t ha_move_claim(const ha_session *, ha_call *, ha_move *, const char *to, apr_uint32_t ttl);
 

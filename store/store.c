@@ -7,7 +7,7 @@
  * put   asks the first K usable nodes at once; whoever refuses is replaced by the next node at once, whoever
  *       has not answered after half of the time as well.
  * touch asks the nodes that a put would ask at first, and is none: whoever needs more than they have puts.
- * add   see ha_store_add().
+ * add   see ha_store_claim().
  * has   as get, but of what is not ours: no envelope, no version, nothing to repair.
  */
 #include <string.h>
@@ -48,62 +48,145 @@ static int ended(const ha_ask *ask)
     return n;
 }
 
-/* "Here it is", or "no" */
+static int is_answer(const ha_copy *copy)
+{
+    return copy->rv == APR_SUCCESS || copy->rv == APR_NOTFOUND;     /* "here it is", or "no" */
+}
+
 static int answers(const ha_ask *ask)
 {
     int i, n = 0;
 
     for (i = 0; i < ask->njobs; i++) {
-        n += ha_ask_ended(ask, i) && (ask->copies[i]->rv == APR_SUCCESS || ask->copies[i]->rv == APR_NOTFOUND);
+        n += ha_ask_ended(ask, i) && is_answer(ask->copies[i]);
     }
     return n;
 }
 
-apr_status_t ha_store_get(ha_store *store, ha_call *call, const char *key, ha_value *out, ha_store_trace *trace)
+/* The same of what is beside a claim. */
+static int answers_beside(const ha_ask *ask)
 {
-    ha_ask ask;
-    ha_copy *best = NULL;
-    apr_status_t rv;
-    apr_time_t half, now;
-    int i, copies = 0;
+    int i, n = 0;
 
-    if (APR_SUCCESS != (rv = ha_ask_begin(&ask, store, call, key))) {
-        return rv;
+    for (i = 0; i < ask->njobs; i++) {
+        n += ask->copies[i]->nbeside && ha_ask_ended(ask, i) && is_answer(&ask->copies[i]->beside[0]);
     }
-    for (i = 0; i < store->nnodes; i++) {
-        ask.broken += !ha_ask_node(&ask, i, HA_ASK_GET, NULL, NULL);
-    }
-    ask.trips = ask.njobs > 0;
-    half = ask.began + (ask.deadline - ask.began) / 2;
-    while (ha_ask_pending(&ask) && (now = apr_time_now()) < ask.deadline
-           && (now < half || answers(&ask) <= store->nnodes - store->copies)) {
-        ha_ask_wait(&ask, now < half ? 0 : ended(&ask) + 1, now < half ? half : ask.deadline);
-    }
-    for (i = 0; i < ask.njobs; i++) {
-        ha_copy *copy = ask.copies[i];
+    return n;
+}
+
+/* Of the copies of one key, in the key's order of nodes, the newest; read: how many nodes have answered. */
+static void newest(ha_ask *ask, const char *key, ha_copy *const *copies, int n, ha_found *out, int *ncopies)
+{
+    const ha_copy *best = NULL;
+    int i, read = 0;
+
+    *ncopies = 0;
+    for (i = 0; i < n; i++) {
+        const ha_copy *copy = copies[i];
 
         ha_breaker_count(copy->node->breaker, HA_N_GETS);
-        if (!ha_ask_ended(&ask, i)) {
-            continue;
-        }
         if (copy->rv == APR_SUCCESS) {
             ha_breaker_count(copy->node->breaker, HA_N_HITS);
-            copies++;
-            /* Of equals the later one in the order: so does ha_store_add(). */
+            read++;
+            ++*ncopies;
+            /* Of equals the later one in the order: so does ha_store_claim(). */
             if (best == NULL || !ha_newer(&best->env.version, &copy->env.version)) {
                 best = copy;
             }
         }
         else if (copy->rv == APR_NOTFOUND) {
             ha_breaker_count(copy->node->breaker, HA_N_MISSES);
+            read++;
         }
     }
+    out->rv = best ? APR_SUCCESS : read == ask->store->nnodes ? APR_NOTFOUND : APR_EGENERAL;
+    out->node = best ? best->node->name : NULL;
     if (best) {
-        value_out(out, best, call->pool);
-        ha_repair_found(store, key, best, ask.copies, ask.njobs, ask.done);
+        value_out(&out->value, best, ask->call->pool);
+        ha_repair_found(ask->store, key, best, copies, n, ~0u);
     }
-    finish(&ask, trace, best, copies);
-    return best ? APR_SUCCESS : ask.broken ? ha_ask_broken(call) : APR_NOTFOUND;
+}
+
+/* What was read of the nth key beside: of each node the last time, in the key's order of nodes. */
+static void newest_beside(ha_ask *ask, int nth, ha_found *out)
+{
+    ha_copy *copies[HA_STORE_NODES_MAX];
+    int place, i, n = 0, ncopies;
+
+    for (place = 0; place < ask->store->nnodes; place++) {
+        for (i = ask->njobs - 1; i >= 0; i--) {
+            if (ask->copies[i]->nbeside && ask->copies[i]->node == &ask->store->nodes[ask->order[place]] && ha_ask_ended(ask, i)) {
+                copies[n++] = &ask->copies[i]->beside[nth];
+                break;
+            }
+        }
+    }
+    newest(ask, out->key, copies, n, out, &ncopies);
+}
+
+apr_status_t ha_store_look(ha_store *store, ha_call *call, ha_found *found, int n, ha_store_trace *trace)
+{
+    ha_ask ask;
+    ha_copy *copies[HA_STORE_NODES_MAX];
+    apr_status_t rv;
+    apr_time_t half, now;
+    int i, n_ended = 0, ncopies = 0;
+
+    if (APR_SUCCESS != (rv = ha_ask_begin(&ask, store, call, found[0].key))) {
+        goto leave;
+    }
+    for (i = 1; i < n; i++) {
+        if (APR_SUCCESS != (rv = ha_ask_beside(&ask, found[i].key))) {
+            ha_ask_end(&ask);
+            goto leave;
+        }
+    }
+    for (i = 0; i < store->nnodes; i++) {
+        ask.broken += !ha_ask_node(&ask, i, HA_ASK_GET, NULL, NULL);
+    }
+    half = ask.began + (ask.deadline - ask.began) / 2;
+    while (ha_ask_pending(&ask) && (now = apr_time_now()) < ask.deadline
+           && (now < half || answers(&ask) <= store->nnodes - store->copies)) {
+        ha_ask_wait(&ask, now < half ? 0 : ended(&ask) + 1, now < half ? half : ask.deadline);
+    }
+    ha_ask_trip(&ask, 0);
+    for (i = 0; i < ask.njobs; i++) {
+        if (ha_ask_ended(&ask, i)) {
+            copies[n_ended++] = ask.copies[i];
+        }
+        else {
+            ha_breaker_count(ask.copies[i]->node->breaker, HA_N_GETS);
+        }
+    }
+    newest(&ask, found[0].key, copies, n_ended, &found[0], &ncopies);
+    for (i = 1; i < n; i++) {
+        newest_beside(&ask, i - 1, &found[i]);
+    }
+    finish(&ask, trace, NULL, ncopies);
+    if (trace) {
+        trace->node = found[0].node;
+    }
+leave:
+    for (i = 0; i < n && rv != APR_SUCCESS; i++) {
+        found[i].rv = rv;
+    }
+    for (i = 0; i < n && rv == APR_SUCCESS; i++) {
+        if (found[i].rv == APR_EGENERAL) {
+            ha_ask_broken(call);
+        }
+    }
+    return rv;
+}
+
+apr_status_t ha_store_get(ha_store *store, ha_call *call, const char *key, ha_value *out, ha_store_trace *trace)
+{
+    ha_found found = { .key = key };
+
+    (void)ha_store_look(store, call, &found, 1, trace);
+    if (found.rv == APR_SUCCESS) {
+        *out = found.value;
+    }
+    return found.rv;
 }
 
 static void seal(ha_ask *ask, const ha_value *value, apr_time_t expires, ha_envelope *env, ha_blob *bytes)
@@ -262,6 +345,11 @@ static int take_over(ha_ask *ask, ha_copy *cand, const ha_copy *copy, int found)
  * With the first step the nodes beyond the walk are read: they hold a claim if it was made while the
  * others were away. It beats a candidate that is new, and one that was found: everybody sees it there.
  *
+ * What is read beside the claim must not be older than the claim. Each node of the walk is read after its own add, in the
+ * same exchange. Who writes there and then finds no claim there has written before it came, so the write is read. The
+ * nodes beyond the walk hold copies that were written while others were away; they are read beside the last
+ * step, when the nodes before it have the claim.
+ *
  * Trips: one a node of the walk; with two nodes or more the walk is at least two wide, however few
  * copies are wanted, for a claim on one node is gone with it.
  *
@@ -269,21 +357,40 @@ static int take_over(ha_ask *ask, ha_copy *cand, const ha_copy *copy, int found)
  * nodes down) make one claim each. When the nodes are back, all adders and readers agree on one again: the
  * walk finds both and the later node's value stays. And when all nodes that hold a claim are lost at once, so is it.
  */
-apr_status_t ha_store_add(ha_store *store, ha_call *call, const char *key, const ha_value *value, apr_time_t expires,
-                          ha_value *out, ha_store_trace *trace)
+apr_status_t ha_store_claim(ha_store *store, ha_call *call, const char *key, const ha_value *value, apr_time_t expires,
+                            ha_value *out, ha_found *others, int n, ha_store_trace *trace)
 {
     ha_ask ask;
     ha_copy cand;                       /* what is carried: the key, the envelope, and both as bytes */
     apr_uint64_t mine;                  /* its writer, if it is mine */
     apr_status_t rv;
-    apr_time_t now, until;
-    apr_uint32_t step;
+    apr_time_t now, until, half;
+    apr_uint32_t step, walk = 0;
     const ha_copy *first = NULL;
     int width = store->copies > 1 ? store->copies : 2;
-    int place, i, nth, ahead, found = 0, held = 0, full = 0;
+    int place, i, nth, ahead, found = 0, held = 0, full = 0, steps = 0, gets, beyond = n == 0;
 
+    if (n && 2 * store->nnodes > HA_BATCH_MAX) {    /* more than a batch holds: one after the other */
+        ha_store_trace looked = { 0 };
+
+        rv = ha_store_add(store, call, key, value, expires, out, trace);
+        (void)ha_store_look(store, call, others, n, &looked);
+        if (trace) {
+            trace->trips += looked.trips;
+        }
+        return rv;
+    }
+    for (i = 0; i < n; i++) {
+        others[i].rv = APR_EGENERAL;
+    }
     if (APR_SUCCESS != (rv = ha_ask_begin(&ask, store, call, key))) {
         return rv;
+    }
+    for (i = 0; i < n; i++) {
+        if (APR_SUCCESS != (rv = ha_ask_beside(&ask, others[i].key))) {
+            ha_ask_end(&ask);
+            return rv;
+        }
     }
     memset(&cand, 0, sizeof(cand));
     cand.key = ask.key;
@@ -291,32 +398,43 @@ apr_status_t ha_store_add(ha_store *store, ha_call *call, const char *key, const
     mine = cand.env.writer;
     for (place = 0; place < store->nnodes && held < width; place++) {
         nth = ask.njobs;
-        if (!ha_ask_node(&ask, place, HA_ASK_ADD, &cand.env, &cand.bytes)) {
+        if (!ha_ask_node(&ask, place, n ? HA_ASK_CLAIM : HA_ASK_ADD, &cand.env, &cand.bytes)) {
             ask.broken++;
             continue;
         }
         ha_breaker_count(ask.copies[nth]->node->breaker, HA_N_ADDS);
         step = 1u << nth;
-        for (ahead = 1, i = place + 1; ask.trips == 0 && i < store->nnodes; i++) {
+        walk |= step;
+        for (ahead = 1, i = place + 1; steps == 0 && i < store->nnodes; i++) {
             if (ha_breaker_usable(store->nodes[ask.order[i]].breaker) && ++ahead > width
                 && ha_ask_node(&ask, i, HA_ASK_LOOK, NULL, NULL)) {
                 step |= 1u << (ask.njobs - 1);
             }
         }
-        ask.trips++;
+        gets = !beyond && held == width - 1;
+        for (i = place + 1; gets && i < store->nnodes; i++) {
+            if (ha_ask_node(&ask, i, HA_ASK_GET, NULL, NULL)) {
+                step |= 1u << (ask.njobs - 1);
+            }
+        }
+        beyond |= gets;
+        steps++;
         /* A node that hangs must leave the next one some of the time. What it says later is not heard: by then a
          * later node has my candidate, and that is what everybody else will find. */
         now = apr_time_now();
         until = place + 1 < store->nnodes ? ask.deadline - (ask.deadline - now) / 4 : ask.deadline;
-        while ((ask.done & step) != step && now < until) {
-            ha_ask_wait(&ask, 0, until);
+        half = gets ? now + (until - now) / 2 : until;      /* as of any get */
+        while ((ask.done & step) != step && now < until
+               && !(now >= half && ha_ask_ended(&ask, nth) && answers_beside(&ask) > store->nnodes - store->copies)) {
+            ha_ask_wait(&ask, now < half ? 0 : ended(&ask) + 1, now < half ? half : until);
             now = apr_time_now();
         }
+        ha_ask_trip(&ask, nth);
         for (i = nth; i < ask.njobs; i++) {
             const ha_copy *copy = ask.copies[i];
 
-            if (!ha_ask_ended(&ask, i)) {
-                continue;
+            if (!ha_ask_ended(&ask, i) || (copy->nbeside && i != nth)) {
+                continue;       /* what lies there of the claim was asked for with the first step */
             }
             if (i == nth ? copy->rv == APR_EEXIST : copy->rv == APR_SUCCESS) {
                 found += take_over(&ask, &cand, copy, found);
@@ -331,7 +449,8 @@ apr_status_t ha_store_add(ha_store *store, ha_call *call, const char *key, const
         }
     }
     for (i = 0; i < ask.njobs; i++) {
-        if (ha_ask_ended(&ask, i) && (ask.copies[i]->rv == APR_SUCCESS || ask.copies[i]->rv == APR_EEXIST)
+        if (ha_ask_ended(&ask, i) && (ask.copies[i]->nbeside == 0 || walk & 1u << i)
+            && (ask.copies[i]->rv == APR_SUCCESS || ask.copies[i]->rv == APR_EEXIST)
             && ask.copies[i]->env.writer != cand.env.writer) {
             ha_repair_node(store, ask.copies[i]->node, &cand.env, key, &cand.bytes, 0);
         }
@@ -341,9 +460,18 @@ apr_status_t ha_store_add(ha_store *store, ha_call *call, const char *key, const
         out->data.len = (apr_size_t)cand.env.length;
         out->data.data = apr_pmemdup(call->pool, (const char *)cand.bytes.data + HA_ENVELOPE_LEN, out->data.len + !out->data.len);
     }
+    for (i = 0; i < n; i++) {
+        newest_beside(&ask, i, &others[i]);
+    }
     rv = held == 0 && !found ? (full ? APR_ENOSPC : APR_EGENERAL) : cand.env.writer == mine ? APR_SUCCESS : APR_EEXIST;
     finish(&ask, trace, first, held);
     return rv == APR_EGENERAL ? ha_ask_broken(call) : rv;
+}
+
+apr_status_t ha_store_add(ha_store *store, ha_call *call, const char *key, const ha_value *value, apr_time_t expires,
+                          ha_value *out, ha_store_trace *trace)
+{
+    return ha_store_claim(store, call, key, value, expires, out, NULL, 0, trace);
 }
 
 apr_status_t ha_store_remove(ha_store *store, ha_call *call, const char *key, ha_store_trace *trace)
@@ -359,10 +487,10 @@ apr_status_t ha_store_remove(ha_store *store, ha_call *call, const char *key, ha
     for (i = 0; i < store->nnodes; i++) {
         ask.broken += !ha_ask_node(&ask, i, HA_ASK_REMOVE, NULL, NULL);
     }
-    ask.trips = ask.njobs > 0;
     while (ha_ask_pending(&ask) && apr_time_now() < ask.deadline) {
         ha_ask_wait(&ask, 0, ask.deadline);
     }
+    ha_ask_trip(&ask, 0);
     for (i = 0; i < ask.njobs; i++) {
         if (ha_ask_ended(&ask, i) && ask.copies[i]->rv == APR_SUCCESS) {
             first = removed++ ? first : ask.copies[i];

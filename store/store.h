@@ -65,6 +65,16 @@ apr_status_t ha_store_open(ha_store *, apr_pool_t *pchild);
  * trace may be NULL. */
 apr_status_t ha_store_get(ha_store *, ha_call *, const char *key, ha_value *out, ha_store_trace *trace);
 
+/* Several keys of one session, read together: in one round trip where the provider can. Each has its own answer, as of a get. */
+typedef struct ha_found {
+    const char *key;
+    apr_status_t rv;
+    ha_value    value;
+    const char *node;
+} ha_found;
+#define HA_FOUND_MAX 2
+apr_status_t ha_store_look(ha_store *, ha_call *, ha_found *, int n, ha_store_trace *trace);
+
 /* Writes all copies; APR_SUCCESS when at least one node has acknowledged and no node that
  * answers is without its copy. A node that does not answer is replaced by the next one. */
 apr_status_t ha_store_put(ha_store *, ha_call *, const char *key, const ha_value *, apr_time_t expires,
@@ -83,6 +93,12 @@ apr_status_t ha_store_put_newer(ha_store *, ha_call *, const char *key, const ha
 /* One winner: APR_SUCCESS, or APR_EEXIST (then *out is the value that is there). */
 apr_status_t ha_store_add(ha_store *, ha_call *, const char *key, const ha_value *, apr_time_t expires,
                           ha_value *out, ha_store_trace *trace);
+
+/* ha_store_add(), and then the newest copies of other keys of the session: of each node they are read after the add there. So
+ * who writes one of them and looks for the claim afterwards finds the claim, or what he wrote is found here.
+ * In one round trip with the add where the provider can. */
+apr_status_t ha_store_claim(ha_store *, ha_call *, const char *key, const ha_value *, apr_time_t expires,
+                            ha_value *out, ha_found *, int n, ha_store_trace *trace);
 
 /* All copies; absent is success. APR_INCOMPLETE: removed where a node answered, but a node that could not
  * be asked may still hold one until it expires. */

@@ -44,6 +44,15 @@ static int run_add(ha_job *job)
     return 0;
 }
 
+static int run_claim(ha_job *job)
+{
+    ha_copy *copy = job->args;
+
+    ha_copy_claim(copy, job->pool);
+    copy->took = apr_time_now() - job->begun;
+    return 0;
+}
+
 /* A look beside an add, which may wait for it. */
 static int run_look(ha_job *job)
 {
@@ -85,7 +94,7 @@ static int run_has(ha_job *job)
     return 0;
 }
 
-static ha_job_fn *const runs[] = { run_get, run_look, run_put, run_put_newer, run_add, run_touch, run_remove, run_has };   /* by ha_ask_what */
+static ha_job_fn *const runs[] = { run_get, run_look, run_put, run_put_newer, run_add, run_claim, run_touch, run_remove, run_has };   /* by ha_ask_what */
 
 apr_status_t ha_ask_begin(ha_ask *ask, ha_store *store, ha_call *call, const char *key)
 {
@@ -114,10 +123,21 @@ apr_status_t ha_ask_begin(ha_ask *ask, ha_store *store, ha_call *call, const cha
     return APR_SUCCESS;
 }
 
+apr_status_t ha_ask_beside(ha_ask *ask, const char *key)
+{
+    if (!ha_store_key_ok(key)) {
+        ask->call->why = "not a key";
+        return APR_EINVAL;
+    }
+    ask->beside[ask->nbeside++] = apr_pstrdup(ha_batch_pool(ask->batch), key);
+    return APR_SUCCESS;
+}
+
 int ha_ask_node(ha_ask *ask, int place, ha_ask_what what, const ha_envelope *env, const ha_blob *bytes)
 {
     const ha_store_node *node = &ask->store->nodes[ask->order[place]];
     ha_copy *copy;
+    int i;
 
     if (!ha_breaker_usable(node->breaker)) {
         ha_probe_later(ask->store, ask->order[place], ask->began);
@@ -133,6 +153,16 @@ int ha_ask_node(ha_ask *ask, int place, ha_ask_what what, const ha_envelope *env
     if (env) {
         copy->env = *env;
         copy->bytes = *bytes;
+    }
+    if (ask->nbeside && (what == HA_ASK_GET || what == HA_ASK_CLAIM)) {
+        copy->nbeside = ask->nbeside;
+        copy->beside = apr_pcalloc(ha_batch_pool(ask->batch), (apr_size_t)ask->nbeside * sizeof(*copy));
+        for (i = 0; i < ask->nbeside; i++) {
+            copy->beside[i].node = node;
+            copy->beside[i].key = ask->beside[i];
+            copy->beside[i].deadline = ask->deadline;
+            copy->beside[i].rv = APR_TIMEUP;
+        }
     }
     if (APR_SUCCESS != ha_batch_submit(ask->batch, node->lane, runs[what], copy)) {
         ha_breaker_count(node->breaker, HA_N_ERRORS);
@@ -153,23 +183,17 @@ static int unreachable(apr_status_t rv)
         || (rv > APR_OS_START_EAIERR && rv < APR_OS_START_EAIERR + APR_OS_ERRSPACE_SIZE);
 }
 
-/* Counts a job that has ended, once. */
-static void settle(ha_ask *ask, int nth)
+/* 1: the node has answered. */
+static int settle_copy(ha_ask *ask, const ha_copy *copy)
 {
-    ha_copy *copy = ask->copies[nth];
     ha_breaker *b = copy->node->breaker;
 
-    if (ask->settled & 1u << nth) {
-        return;
-    }
-    ask->settled |= 1u << nth;
-    ha_breaker_took(b, copy->took);
     switch (copy->rv) {
     case APR_SUCCESS:
     case APR_EEXIST:
     case APR_NOTFOUND:
         ha_breaker_answered(b, ask->began);
-        return;
+        return 1;
     case APR_ENOSPC:
     case APR_EINVAL:
         ha_breaker_answered(b, ask->began);
@@ -189,6 +213,25 @@ static void settle(ha_ask *ask, int nth)
     if (unreachable(copy->rv)) {
         ha_breaker_open(b, apr_time_now());
     }
+    return copy->rv == APR_ENOSPC || copy->rv == APR_EINVAL;
+}
+
+/* Counts a job that has ended, once. */
+static void settle(ha_ask *ask, int nth)
+{
+    const ha_copy *copy = ask->copies[nth];
+    int i;
+
+    if (ask->settled & 1u << nth) {
+        return;
+    }
+    ask->settled |= 1u << nth;
+    ha_breaker_took(copy->node->breaker, copy->took);
+    if (settle_copy(ask, copy)) {
+        for (i = 0; i < copy->nbeside; i++) {
+            settle_copy(ask, &copy->beside[i]);
+        }
+    }
 }
 
 void ha_ask_wait(ha_ask *ask, int enough, apr_time_t until)
@@ -201,6 +244,18 @@ void ha_ask_wait(ha_ask *ask, int enough, apr_time_t until)
             settle(ask, i);
         }
     }
+}
+
+void ha_ask_trip(ha_ask *ask, int from)
+{
+    int i, most = ask->njobs > from;
+
+    for (i = from; i < ask->njobs; i++) {
+        if (ha_ask_ended(ask, i) && ask->copies[i]->trips > most) {
+            most = ask->copies[i]->trips;
+        }
+    }
+    ask->trips += most;
 }
 
 int ha_ask_pending(const ha_ask *ask)

@@ -44,6 +44,7 @@ static void call_of(ha_copy *copy, apr_pool_t *p, ha_call *call)
     call->pool = p;
     call->deadline = copy->deadline;
     call->why = NULL;
+    call->more = 0;
 }
 
 /* Between two steps of a write: one that hung, and whose caller has left, must not be finished later, over what was
@@ -86,6 +87,7 @@ static apr_status_t read_parts(ha_copy *copy, const ha_envelope *env, apr_pool_t
         return APR_EINVAL;
     }
     for (n = 0; n < env->parts; n++) {
+        copy->trips++;
         rv = copy->node->provider->get(copy->node->at, &call, part_key(copy, env, n, p), &part);
         if (APR_SUCCESS != rv) {
             copy->why = rv == APR_NOTFOUND ? "a part of the value is gone" : call.why;
@@ -111,26 +113,92 @@ static apr_status_t read_parts(ha_copy *copy, const ha_envelope *env, apr_pool_t
     return APR_SUCCESS;
 }
 
-apr_status_t ha_copy_get(ha_copy *copy, apr_pool_t *p)
+/* What the provider has found is a value, a list of the parts of one, or nothing of ours. */
+static apr_status_t read_found(ha_copy *copy, const ha_blob *bytes, apr_pool_t *p)
 {
-    ha_call call;
-    ha_blob bytes;
-
-    call_of(copy, p, &call);
-    copy->rv = copy->node->provider->get(copy->node->at, &call, copy->key, &bytes);
-    copy->why = call.why;
-    if (copy->rv == APR_SUCCESS) {
-        copy->rv = ha_envelope_read(&bytes, copy->key, &copy->env, &copy->why);
-    }
+    copy->rv = ha_envelope_read(bytes, copy->key, &copy->env, &copy->why);
     if (copy->rv == APR_SUCCESS) {
         if (copy->env.kind == HA_ENVELOPE_PARTS) {
             copy->rv = read_parts(copy, &copy->env, p, &copy->bytes);
         }
         else {
-            copy->bytes.data = (const char *)bytes.data + HA_ENVELOPE_LEN;
-            copy->bytes.len = bytes.len - HA_ENVELOPE_LEN;
+            copy->bytes.data = (const char *)bytes->data + HA_ENVELOPE_LEN;
+            copy->bytes.len = bytes->len - HA_ENVELOPE_LEN;
         }
     }
+    return copy->rv;
+}
+
+static apr_status_t get_one(ha_copy *copy, apr_pool_t *p)
+{
+    ha_call call;
+    ha_blob bytes;
+
+    call_of(copy, p, &call);
+    copy->trips++;
+    copy->rv = copy->node->provider->get(copy->node->at, &call, copy->key, &bytes);
+    copy->why = call.why;
+    return copy->rv == APR_SUCCESS ? read_found(copy, &bytes, p) : copy->rv;
+}
+
+static void get_beside(ha_copy *copy, apr_pool_t *p)
+{
+    int i;
+
+    for (i = 0; i < copy->nbeside; i++) {
+        copy->beside[i].trips = 0;
+        get_one(&copy->beside[i], p);
+        copy->trips += copy->beside[i].trips;
+    }
+}
+
+/* One exchange: an add of bytes (NULL: none), and all keys are read. What was found under the copy's own key is left
+ * in *own. */
+static apr_status_t exchange(ha_copy *copy, const ha_blob *bytes, ha_look *own, apr_pool_t *p)
+{
+    ha_look looks[HA_BESIDE_MAX + 1];
+    ha_call call;
+    apr_status_t rv;
+    int i, n = 0;
+
+    memset(looks, 0, sizeof(looks));
+    for (i = 0; i <= copy->nbeside; i++) {
+        looks[i].rv = APR_EGENERAL;     /* unless it is answered */
+    }
+    looks[n++].key = copy->key;
+    for (i = 0; i < copy->nbeside; i++) {
+        looks[n++].key = copy->beside[i].key;
+    }
+    call_of(copy, p, &call);
+    rv = copy->node->provider->claim(copy->node->at, &call, bytes ? copy->key : NULL, bytes, copy->env.expires, looks, n);
+    copy->trips += 1 + call.more;
+    copy->why = call.why;
+    for (i = 0; i < copy->nbeside; i++) {
+        ha_copy *it = &copy->beside[i];
+
+        it->trips = 0;
+        it->rv = looks[i + 1].rv;
+        it->why = call.why;
+        if (it->rv == APR_SUCCESS) {
+            read_found(it, &looks[i + 1].found, p);
+        }
+        copy->trips += it->trips;
+    }
+    *own = looks[0];
+    return rv;
+}
+
+apr_status_t ha_copy_get(ha_copy *copy, apr_pool_t *p)
+{
+    ha_look own;
+
+    if (copy->nbeside && copy->node->provider->claim) {
+        copy->rv = exchange(copy, NULL, &own, p);
+        copy->rv = copy->rv == APR_SUCCESS ? own.rv : copy->rv;
+        return copy->rv == APR_SUCCESS ? read_found(copy, &own.found, p) : copy->rv;
+    }
+    get_one(copy, p);
+    get_beside(copy, p);
     return copy->rv;
 }
 
@@ -241,12 +309,16 @@ apr_status_t ha_copy_add(ha_copy *copy, apr_pool_t *p)
     /* What is there may expire, or be removed as broken, between the two questions: ask again, not for ever. */
     for (tries = 0; tries < 3 && !(tries && late(copy)); tries++) {
         call_of(copy, p, &call);
+        copy->trips++;
         copy->rv = copy->node->provider->add(copy->node->at, &call, copy->key, &bytes, copy->env.expires);
         copy->why = call.why;
         if (copy->rv != APR_EEXIST) {
             break;
         }
-        if (APR_SUCCESS == ha_copy_get(&there, p)) {
+        there.trips = 0;
+        get_one(&there, p);
+        copy->trips += there.trips;
+        if (there.rv == APR_SUCCESS) {
             if (there.env.writer == copy->env.writer) {
                 return copy->rv = APR_SUCCESS;
             }
@@ -303,6 +375,33 @@ apr_status_t ha_copy_touch(ha_copy *copy, apr_pool_t *p)
     }
 leave:
     copy->why = copy->why ? copy->why : call.why;
+    return copy->rv;
+}
+
+apr_status_t ha_copy_claim(ha_copy *copy, apr_pool_t *p)
+{
+    ha_copy there = *copy;
+    ha_look own;
+
+    if (copy->node->provider->claim && !in_parts(copy)) {
+        there.nbeside = 0;
+        copy->rv = exchange(copy, &copy->bytes, &own, p);
+        if (copy->rv != APR_EEXIST) {
+            return copy->rv;
+        }
+        if (own.rv == APR_SUCCESS && read_found(&there, &own.found, p) == APR_SUCCESS) {
+            copy->trips += there.trips;
+            if (there.env.writer == copy->env.writer) {
+                return copy->rv = APR_SUCCESS;
+            }
+            copy->env = there.env;
+            copy->bytes = there.bytes;
+            return copy->rv;
+        }
+        /* what is there is broken, or has expired in between: one after the other, for the reads come after the add */
+    }
+    ha_copy_add(copy, p);
+    get_beside(copy, p);
     return copy->rv;
 }
 

@@ -15,6 +15,8 @@
 #include "store_envelope.h"
 #include "store_nodes.h"
 
+#define HA_BESIDE_MAX 2
+
 typedef struct ha_copy {
     const ha_store_node *node;
     const char *key;
@@ -27,6 +29,10 @@ typedef struct ha_copy {
     apr_status_t rv;            /* as the seam says; APR_EINVAL: found, but broken */
     const char *why;
     apr_interval_time_t took;
+    int trips;                  /* get, claim: round trips, one after the other */
+    /* copies of other keys on this node; get, claim: read too, and by claim after its add */
+    int nbeside;
+    struct ha_copy *beside;
 } ha_copy;
 
 int ha_newer(const ha_version *a, const ha_version *b);
@@ -34,6 +40,7 @@ int ha_newer(const ha_version *a, const ha_version *b);
 /* Envelope and value as one piece, in p. version, writer and expires of env are the caller's. */
 void ha_copy_seal(ha_envelope *env, const char *key, const ha_blob *value, apr_pool_t *p, ha_blob *bytes);
 
+/* And what is beside it. */
 apr_status_t ha_copy_get(ha_copy *, apr_pool_t *p);
 /* The envelope that stands under the key; parts are not read. 0: none that can be read. */
 int ha_copy_head(const ha_copy *, apr_pool_t *, ha_envelope *);
@@ -46,6 +53,8 @@ apr_status_t ha_copy_add(ha_copy *, apr_pool_t *p);
 /* What is there ends at env.expires from now on, if it is of env.version (or of a newer one, which is left alone).
  * APR_NOTFOUND: it is not there, not whole, or older. */
 apr_status_t ha_copy_touch(ha_copy *, apr_pool_t *p);
+/* ha_copy_add(), and what is beside it is read after that: in one round trip where the provider can. */
+apr_status_t ha_copy_claim(ha_copy *, apr_pool_t *p);
 apr_status_t ha_copy_remove(ha_copy *, apr_pool_t *p);
 
 #endif

@@ -214,33 +214,35 @@ static int query(ha_connection *c, int *rows, const char *statement)
     return err;
 }
 
-/* Statements for this begin with SELECT 'row': they have one row with two columns, always. The drivers do not tell
+/* Statements for this begin with SELECT 'row': they have one row with 1 + n columns, always. The drivers do not tell
  * "no row" from a connection that was lost while rows came, so no row at all is an error here.
- * *found: the second column, NULL if that is "-" (not NULL itself, which pgsql's driver makes an empty text).
+ * found: the others, NULL if one is "-" (not NULL itself, which pgsql's driver makes an empty text).
  * err: of the SELECT. -1: the error is unknown. */
-static int the_row(ha_connection *c, apr_pool_t *p, int err, apr_dbd_results_t *res, const char **found)
+static int the_row(ha_connection *c, apr_pool_t *p, int err, apr_dbd_results_t *res, const char **found, int n)
 {
     apr_dbd_row_t *row = NULL;
     const char *entry;
-    int rows = 0;
+    int rows = 0, i;
 
-    *found = NULL;
+    memset(found, 0, (size_t)n * sizeof(*found));
     /* to the end: a result that is not read to it keeps the connection busy */
     while (err == 0 && apr_dbd_get_row(c->node->driver, p, res, &row, -1) == 0) {
         rows += NULL != (entry = apr_dbd_get_entry(c->node->driver, row, 0)) && strcmp(entry, "row") == 0;
-        if (NULL != (entry = apr_dbd_get_entry(c->node->driver, row, 1)) && strcmp(entry, "-") != 0) {
-            *found = apr_pstrdup(p, entry);
+        for (i = 0; i < n; i++) {
+            if (NULL != (entry = apr_dbd_get_entry(c->node->driver, row, i + 1)) && strcmp(entry, "-") != 0) {
+                found[i] = apr_pstrdup(p, entry);
+            }
         }
     }
     return err ? err : rows == 1 ? 0 : -1;
 }
 
-static int select_row(ha_connection *c, apr_pool_t *p, const char *statement, const char **found)
+static int select_row(ha_connection *c, apr_pool_t *p, const char *statement, const char **found, int n)
 {
     apr_dbd_results_t *res = NULL;
     int err = apr_dbd_select(c->node->driver, p, c->db, &res, statement, c->node->sql->seek);
 
-    return the_row(c, p, err, res, found);
+    return the_row(c, p, err, res, found, n);
 }
 
 /* 0: it is there and can be read; else the error */
@@ -248,7 +250,7 @@ static int find_table(ha_connection *c, apr_pool_t *p)
 {
     const char *found;
 
-    return select_row(c, p, "SELECT 'row', COALESCE((SELECT k FROM session_ha WHERE k = ''), '-')", &found);
+    return select_row(c, p, "SELECT 'row', COALESCE((SELECT k FROM session_ha WHERE k = ''), '-')", &found, 1);
 }
 
 static void drop(void *handle)
@@ -299,12 +301,15 @@ static apr_status_t open_(ha_node *node, ha_call *call, apr_pool_t *pchild)
 }
 
 typedef struct ha_question {
-    enum { GET, PUT, ADD, REMOVE, TOUCH, SWEEP } what;
+    enum { LOOK, PUT, ADD, REMOVE, TOUCH, SWEEP } what;
     const char *key;
     const ha_blob *value;
     apr_time_t expires;
-    ha_blob *found;
+    ha_look *looks;
+    int n;
 } ha_question;
+
+#define LOOKS_MAX 8
 
 static const char *number(apr_pool_t *p, apr_time_t n)
 {
@@ -340,22 +345,36 @@ static apr_status_t found_value(const char *text, ha_call *call, ha_blob *out)
     return APR_SUCCESS;
 }
 
+/* All keys in one statement. */
+static int look(ha_connection *c, ha_call *call, const ha_question *q, const char *now)
+{
+    const char *texts[LOOKS_MAX], *statement = "SELECT 'row'";
+    int i, err, n = q->n < LOOKS_MAX ? q->n : LOOKS_MAX;
+
+    for (i = 0; i < n; i++) {
+        statement = apr_pstrcat(call->pool, statement, ", COALESCE((SELECT value FROM session_ha WHERE k = '",
+                                apr_dbd_escape(c->node->driver, call->pool, q->looks[i].key, c->db), "' AND (expires = 0 OR expires > ", now,
+                                ")), '-')", NULL);
+    }
+    err = select_row(c, call->pool, statement, texts, n);
+    for (i = 0; i < n && err == 0; i++) {
+        q->looks[i].rv = found_value(texts[i], call, &q->looks[i].found);
+    }
+    return err;
+}
+
 static apr_status_t ask_with(void *handle, ha_call *call, void *args, int *gone)
 {
     ha_connection *c = handle;
     ha_question *q = args;
     apr_pool_t *p = call->pool;
-    const char *key = q->key ? apr_dbd_escape(c->node->driver, p, q->key, c->db) : NULL, *now = number(p, apr_time_now()), *text = NULL;
+    const char *key = q->key ? apr_dbd_escape(c->node->driver, p, q->key, c->db) : NULL, *now = number(p, apr_time_now());
     apr_status_t none = APR_SUCCESS;
     int err = 0, rows = 1;
 
     switch (q->what) {
-    case GET:
-        err = select_row(c, p, apr_pstrcat(p, "SELECT 'row', COALESCE((SELECT value FROM session_ha WHERE k = '", key, "' AND (expires = 0 OR expires > ", now,
-                                           ")), '-')", NULL), &text);
-        if (err == 0) {
-            return found_value(text, call, q->found);
-        }
+    case LOOK:
+        err = look(c, call, q, now);
         break;
     case PUT:
         err = query(c, NULL, insert(c, call, q, key));
@@ -379,41 +398,64 @@ static apr_status_t ask_with(void *handle, ha_call *call, void *args, int *gone)
     return err ? broken(c, call, err, gone) : rows < 1 ? none : APR_SUCCESS;
 }
 
-static apr_status_t ask(ha_node *node, ha_call *call, int what, const char *key, const ha_blob *value, apr_time_t expires, ha_blob *found)
+static apr_status_t ask(ha_node *node, ha_call *call, int what, const char *key, const ha_blob *value, apr_time_t expires)
 {
-    ha_question q = { what, key, value, expires, found };
+    ha_question q = { .what = what, .key = key, .value = value, .expires = expires };
 
     return ha_handles_use(node->handles, call, ask_with, &q);
 }
 
-static apr_status_t get(ha_node *node, ha_call *call, const char *key, ha_blob *out)
-{
-    return ask(node, call, GET, key, NULL, 0, out);
-}
-
 static apr_status_t put(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires)
 {
-    return ask(node, call, PUT, key, value, expires, NULL);
+    return ask(node, call, PUT, key, value, expires);
 }
 
 static apr_status_t add(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires)
 {
-    return ask(node, call, ADD, key, value, expires, NULL);
+    return ask(node, call, ADD, key, value, expires);
+}
+
+/* Two round trips: a database sends no two statements at once through apr_dbd. Nor could one statement do both: it
+ * would read what was there when it began, and that may be before somebody else wrote. */
+static apr_status_t claim(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires, ha_look *looks, int n)
+{
+    ha_question q = { .what = LOOK, .looks = looks, .n = n };
+    apr_status_t rv = APR_SUCCESS, looked;
+    int i;
+
+    if (key) {
+        rv = add(node, call, key, value, expires);
+        call->more = 1;
+    }
+    looked = ha_handles_use(node->handles, call, ask_with, &q);
+    for (i = 0; i < n && looked != APR_SUCCESS; i++) {
+        looks[i].rv = looked;
+    }
+    return key ? rv : looked;
+}
+
+static apr_status_t get(ha_node *node, ha_call *call, const char *key, ha_blob *out)
+{
+    ha_look it = { .key = key };
+    apr_status_t rv = claim(node, call, NULL, NULL, 0, &it, 1);
+
+    *out = it.found;
+    return rv == APR_SUCCESS ? it.rv : rv;
 }
 
 static apr_status_t remove_(ha_node *node, ha_call *call, const char *key)
 {
-    return ask(node, call, REMOVE, key, NULL, 0, NULL);
+    return ask(node, call, REMOVE, key, NULL, 0);
 }
 
 static apr_status_t touch(ha_node *node, ha_call *call, const char *key, apr_time_t expires)
 {
-    return ask(node, call, TOUCH, key, NULL, expires, NULL);
+    return ask(node, call, TOUCH, key, NULL, expires);
 }
 
 static apr_status_t sweep(ha_node *node, ha_call *call, apr_time_t now)
 {
-    return ask(node, call, SWEEP, NULL, NULL, 0, NULL);
+    return ask(node, call, SWEEP, NULL, NULL, 0);
 }
 
 /* The administrator's SELECT, with what a client has sent as bound arguments only. */
@@ -437,7 +479,7 @@ static apr_status_t has_with(void *handle, ha_call *call, void *name_, int *gone
     if (err == 0) {
         err = apr_dbd_pselect(c->node->driver, p, c->db, &res, statement, c->node->sql->seek, name->nargs, args);
     }
-    err = the_row(c, p, err, res, &found);
+    err = the_row(c, p, err, res, &found, 1);
     rv = err ? broken(c, call, err, gone) : found ? APR_SUCCESS : APR_NOTFOUND;
     apr_pool_destroy(p);
     return rv;
@@ -475,6 +517,7 @@ const ha_store_provider ha_store_dbd = {
     .put = put,
     .add = add,
     .remove = remove_,
+    .claim = claim,
     .touch = touch,
     .sweep = sweep,
     .has = has,

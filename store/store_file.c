@@ -257,6 +257,18 @@ static apr_status_t add(ha_node *node, ha_call *call, const char *key, const ha_
     return write_value(node, call, key, value, expires, 1);
 }
 
+/* One call; no network that we know of. */
+static apr_status_t claim(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires, ha_look *looks, int n)
+{
+    apr_status_t rv = key ? add(node, call, key, value, expires) : APR_SUCCESS;
+    int i;
+
+    for (i = 0; i < n; i++) {
+        looks[i].rv = get(node, call, looks[i].key, &looks[i].found);
+    }
+    return rv;
+}
+
 static apr_status_t remove_(ha_node *node, ha_call *call, const char *key)
 {
     int shard = -1, lock = -1;
@@ -376,6 +388,7 @@ const ha_store_provider ha_store_file = {
     .put = put,
     .add = add,
     .remove = remove_,
+    .claim = claim,
     .touch = touch,
     .sweep = sweep,
     .has = has,

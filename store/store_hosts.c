@@ -88,22 +88,14 @@ apr_status_t ha_host_parse(const char *at, apr_port_t port, int allowed, apr_poo
     return APR_SUCCESS;
 }
 
-apr_status_t ha_host_ask(const ha_host *host, ha_call *call, const char *ask, const char *end, char *reply, apr_size_t size)
+apr_status_t ha_host_connect(const ha_host *host, apr_interval_time_t time, apr_pool_t *p, apr_socket_t **out)
 {
-    int is_socket = host->host[0] == '/';
-    apr_interval_time_t left = call->deadline - apr_time_now();
-    apr_size_t len = strlen(ask), have = 0;
     apr_socket_t *sock = NULL;
     apr_sockaddr_t *sa;
-    apr_status_t rv;
-    char text[128];
+    apr_status_t rv = apr_sockaddr_info_get(&sa, host->host, host->host[0] == '/' ? APR_UNIX : APR_UNSPEC, host->port, 0, p);
 
-    if (left < PATIENCE_MIN) {
-        left = PATIENCE_MIN;
-    }
-    rv = apr_sockaddr_info_get(&sa, host->host, is_socket ? APR_UNIX : APR_UNSPEC, host->port, 0, call->pool);
     if (rv != APR_SUCCESS) {
-        goto leave;
+        return rv;
     }
     /* a name may have several addresses; the first that listens */
     for (rv = APR_EGENERAL; sa && rv != APR_SUCCESS; sa = sa->next) {
@@ -111,11 +103,31 @@ apr_status_t ha_host_ask(const ha_host *host, ha_call *call, const char *ask, co
             apr_socket_close(sock);
             sock = NULL;
         }
-        if (APR_SUCCESS == (rv = apr_socket_create(&sock, sa->family, SOCK_STREAM, 0, call->pool))
-            && APR_SUCCESS == (rv = apr_socket_timeout_set(sock, left))) {
+        if (APR_SUCCESS == (rv = apr_socket_create(&sock, sa->family, SOCK_STREAM, 0, p))
+            && APR_SUCCESS == (rv = apr_socket_timeout_set(sock, time))) {
             rv = apr_socket_connect(sock, sa);
         }
     }
+    if (rv != APR_SUCCESS && sock) {
+        apr_socket_close(sock);
+        sock = NULL;
+    }
+    *out = sock;
+    return rv;
+}
+
+apr_status_t ha_host_ask(const ha_host *host, ha_call *call, const char *ask, const char *end, char *reply, apr_size_t size)
+{
+    apr_interval_time_t left = call->deadline - apr_time_now();
+    apr_size_t len = strlen(ask), have = 0;
+    apr_socket_t *sock = NULL;
+    apr_status_t rv;
+    char text[128];
+
+    if (left < PATIENCE_MIN) {
+        left = PATIENCE_MIN;
+    }
+    rv = ha_host_connect(host, left, call->pool, &sock);
     if (rv != APR_SUCCESS || APR_SUCCESS != (rv = apr_socket_send(sock, ask, &len))) {
         goto leave;
     }

@@ -26,6 +26,9 @@ typedef struct ha_host {
 /* at: the URL after "scheme:". APR_EINVAL. */
 apr_status_t ha_host_parse(const char *at, apr_port_t port, int allowed, apr_pool_t *p, ha_host *out);
 
+/* Within this time for each of its addresses; its reads and writes have the same time-out. */
+apr_status_t ha_host_connect(const ha_host *, apr_interval_time_t time, apr_pool_t *p, apr_socket_t **out);
+
 /* Asks on a socket of its own, which waits no longer than call->deadline, until the reply (a text of less than `size` bytes)
  * has `end` in it. */
 apr_status_t ha_host_ask(const ha_host *, ha_call *, const char *ask, const char *end, char *reply, apr_size_t size);

@@ -24,6 +24,7 @@
 struct ha_node {
     ha_host at;
     ha_handles *handles;        /* each child */
+    ha_handles *lines;          /* the same; NULL: with a password there is only libmemcached */
 };
 
 static const char *configure(ha_node **out, const char *url, apr_pool_t *pconf)
@@ -93,7 +94,9 @@ static apr_status_t open_(ha_node *node, ha_call *call, apr_pool_t *pchild)
 {
     static const ha_handle_kind kind = { make, drop };
 
-    return ha_handles_open(&node->handles, &kind, node, pchild);
+    apr_status_t rv = ha_handles_open(&node->handles, &kind, node, pchild);
+
+    return rv == APR_SUCCESS && node->at.user == NULL ? ha_memcached_lines(&node->lines, &node->at, pchild) : rv;
 }
 
 /* "(0x7f4540001c10) CONNECTION FAILURE(Connection refused),  host: 127.0.0.1:11211 -> ./src/libmemcached/io.cc:145":
@@ -156,18 +159,51 @@ static apr_status_t status_of(memcached_st *mc, memcached_return_t rc, ha_call *
 }
 
 typedef struct ha_question {
-    enum { GET, SET, ADD, DELETE, TOUCH } what;
+    enum { GET, SET, ADD, DELETE, TOUCH, LOOK } what;
     const char *key;
     const ha_blob *value;
     apr_time_t expires;
     ha_blob *found;
+    ha_look *looks;             /* instead of key */
+    int n;
 } ha_question;
+
+#define LOOKS_MAX 8
+
+/* All keys in one exchange. */
+static memcached_return_t look_with(memcached_st *mc, ha_call *call, ha_question *q)
+{
+    const char *keys[LOOKS_MAX];
+    size_t lens[LOOKS_MAX];
+    memcached_return_t rc;
+    memcached_result_st *it;
+    int i, n = q->n < LOOKS_MAX ? q->n : LOOKS_MAX;
+
+    for (i = 0; i < n; i++) {
+        keys[i] = q->looks[i].key;
+        lens[i] = strlen(keys[i]);
+        q->looks[i].rv = APR_NOTFOUND;
+    }
+    rc = memcached_mget(mc, keys, lens, (size_t)n);
+    while (rc == MEMCACHED_SUCCESS && NULL != (it = memcached_fetch_result(mc, NULL, &rc))) {
+        for (i = 0; i < n && rc == MEMCACHED_SUCCESS; i++) {
+            if (lens[i] == memcached_result_key_length(it) && memcmp(keys[i], memcached_result_key_value(it), lens[i]) == 0) {
+                q->looks[i].found.len = memcached_result_length(it);
+                q->looks[i].found.data = apr_pmemdup(call->pool, memcached_result_length(it) ? memcached_result_value(it) : "",
+                                                     memcached_result_length(it) + !memcached_result_length(it));
+                q->looks[i].rv = APR_SUCCESS;
+            }
+        }
+        memcached_result_free(it);
+    }
+    return rc == MEMCACHED_END || rc == MEMCACHED_NOTFOUND ? MEMCACHED_SUCCESS : rc;
+}
 
 static apr_status_t ask_with(void *handle, ha_call *call, void *args, int *gone)
 {
     memcached_st *mc = handle;
     ha_question *q = args;
-    size_t klen = strlen(q->key), len = 0;
+    size_t klen = q->key ? strlen(q->key) : 0, len = 0;
     memcached_return_t rc = MEMCACHED_FAILURE;
     uint32_t flags;
     char *data;
@@ -194,13 +230,16 @@ static apr_status_t ask_with(void *handle, ha_call *call, void *args, int *gone)
     case TOUCH:
         rc = memcached_touch(mc, q->key, klen, (time_t)ha_memcached_ttl(q->expires));
         break;
+    case LOOK:
+        rc = look_with(mc, call, q);
+        break;
     }
     return status_of(mc, rc, call, gone);
 }
 
 static apr_status_t ask(ha_node *node, ha_call *call, int what, const char *key, const ha_blob *value, apr_time_t expires, ha_blob *found)
 {
-    ha_question q = { what, key, value, expires, found };
+    ha_question q = { .what = what, .key = key, .value = value, .expires = expires, .found = found };
 
     return ha_handles_use(node->handles, call, ask_with, &q);
 }
@@ -218,6 +257,29 @@ static apr_status_t put(ha_node *node, ha_call *call, const char *key, const ha_
 static apr_status_t add(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires)
 {
     return ask(node, call, ADD, key, value, expires, NULL);
+}
+
+static apr_status_t claim(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires, ha_look *looks, int n)
+{
+    ha_question q = { .what = LOOK, .looks = looks, .n = n };
+    apr_status_t rv = APR_SUCCESS, looked;
+    int i;
+
+    if (node->lines) {
+        return ha_memcached_claim(node->lines, call, key, value, expires, looks, n);
+    }
+    if (key) {
+        rv = add(node, call, key, value, expires);
+        if (rv != APR_SUCCESS && rv != APR_EEXIST && rv != APR_ENOSPC) {
+            return rv;
+        }
+        call->more = 1;
+    }
+    looked = ha_handles_use(node->handles, call, ask_with, &q);
+    for (i = 0; i < n && looked != APR_SUCCESS; i++) {
+        looks[i].rv = looked;
+    }
+    return key ? rv : looked;
 }
 
 static apr_status_t remove_(ha_node *node, ha_call *call, const char *key)
@@ -292,6 +354,7 @@ const ha_store_provider ha_store_libmemcached = {
     .put = put,
     .add = add,
     .remove = remove_,
+    .claim = claim,
     .touch = touch,
     .has = has,
     .names = HA_NAME_KEY,

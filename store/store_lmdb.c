@@ -146,35 +146,37 @@ static apr_status_t open_(ha_node *node, ha_call *call, apr_pool_t *pchild)
     return APR_SUCCESS;
 }
 
-static apr_status_t get(ha_node *node, ha_call *call, const char *key, ha_blob *out)
+static apr_status_t look(ha_node *node, ha_call *call, ha_look *looks, int n)
 {
-    MDB_val k = ha_lmdb_key(key), v;
     MDB_txn *txn;
     int err;
 
     if (0 != (err = mdb_txn_begin(node->db->env, NULL, MDB_RDONLY, &txn))) {
         return broken(call, err);
     }
-    err = mdb_get(txn, node->db->dbi, &k, &v);
-    if (err == 0 && !ha_lmdb_is_there(&v, apr_time_now())) {
-        err = MDB_NOTFOUND;
-    }
-    if (err == 0) {
-        out->len = v.mv_size - HA_LMDB_HEAD;
-        out->data = apr_pmemdup(call->pool, (const char *)v.mv_data + HA_LMDB_HEAD, out->len + !out->len);
-    }
+    ha_lmdb_look(node->db, txn, looks, n, call->pool);
     mdb_txn_abort(txn);
-    return err ? broken(call, err) : APR_SUCCESS;
+    return APR_SUCCESS;
 }
 
-static apr_status_t write_value(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires, int only_new)
+static apr_status_t get(ha_node *node, ha_call *call, const char *key, ha_blob *out)
 {
-    int err = ha_lmdb_write(node->db, key, value, expires, only_new, call->deadline), swept = 0, dead = 0;
+    ha_look it = { .key = key };
+    apr_status_t rv = look(node, call, &it, 1);
+
+    *out = it.found;
+    return rv == APR_SUCCESS ? it.rv : rv;
+}
+
+static apr_status_t write_value(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires, int only_new,
+                                ha_look *looks, int n)
+{
+    int err = ha_lmdb_write(node->db, key, value, expires, only_new, call->deadline, looks, n, call->pool), swept = 0, dead = 0;
 
     /* Full: what has expired makes room, at once, and once; and the places of readers that were killed, which
      * keep old pages from being used again. */
     if (err == MDB_MAP_FULL && 0 == mdb_reader_check(node->db->env, &dead) && 0 == ha_lmdb_sweep(node->db, apr_time_now(), call->pool, &swept) && swept + dead > 0) {
-        err = ha_lmdb_write(node->db, key, value, expires, only_new, call->deadline);
+        err = ha_lmdb_write(node->db, key, value, expires, only_new, call->deadline, looks, n, call->pool);
     }
     if (err == MDB_KEYEXIST) {
         return APR_EEXIST;
@@ -184,12 +186,18 @@ static apr_status_t write_value(ha_node *node, ha_call *call, const char *key, c
 
 static apr_status_t put(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires)
 {
-    return write_value(node, call, key, value, expires, 0);
+    return write_value(node, call, key, value, expires, 0, NULL, 0);
 }
 
 static apr_status_t add(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires)
 {
-    return write_value(node, call, key, value, expires, 1);
+    return write_value(node, call, key, value, expires, 1, NULL, 0);
+}
+
+/* One transaction: whoever writes waits for its end, and then reads what it has added. */
+static apr_status_t claim(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires, ha_look *looks, int n)
+{
+    return key ? write_value(node, call, key, value, expires, 1, looks, n) : look(node, call, looks, n);
 }
 
 static apr_status_t remove_(ha_node *node, ha_call *call, const char *key)
@@ -275,6 +283,7 @@ const ha_store_provider ha_store_lmdb = {
     .put = put,
     .add = add,
     .remove = remove_,
+    .claim = claim,
     .touch = touch,
     .sweep = sweep,
     .probe = probe,

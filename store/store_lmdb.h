@@ -30,9 +30,12 @@ int ha_lmdb_is_there(const MDB_val *, apr_time_t now);
 #define HA_LMDB_HEAD 8          /* bytes before the value: when it expires */
 void ha_lmdb_set_expiry(unsigned char head[HA_LMDB_HEAD], apr_time_t expires);
 
-/* only_new: an add. MDB_KEYEXIST: it is there. MDB_MAP_FULL leaves a reserve, so that a sweep can still work.
+/* Reads each key in this transaction; values are copied into p. */
+void ha_lmdb_look(ha_lmdb *, MDB_txn *, ha_look *looks, int n, apr_pool_t *p);
+/* only_new: an add. looks: what is read in the same transaction, after it. MDB_KEYEXIST: it is there. MDB_MAP_FULL leaves a reserve, so that a sweep can still work.
  * ETIMEDOUT: the lock came after the deadline, when somebody else may have written something newer. */
-int ha_lmdb_write(ha_lmdb *, const char *key, const ha_blob *value, apr_time_t expires, int only_new, apr_time_t deadline);
+int ha_lmdb_write(ha_lmdb *, const char *key, const ha_blob *value, apr_time_t expires, int only_new, apr_time_t deadline,
+                  ha_look *looks, int n, apr_pool_t *p);
 /* Removes what has expired; *swept counts. */
 int ha_lmdb_sweep(ha_lmdb *, apr_time_t now, apr_pool_t *p, int *swept);
 

@@ -186,7 +186,25 @@ static int has_room(ha_lmdb *db, apr_size_t len)
     return have >= need;
 }
 
-int ha_lmdb_write(ha_lmdb *db, const char *key, const ha_blob *value, apr_time_t expires, int only_new, apr_time_t deadline)
+void ha_lmdb_look(ha_lmdb *db, MDB_txn *txn, ha_look *looks, int n, apr_pool_t *p)
+{
+    apr_time_t now = apr_time_now();
+    int i, err;
+
+    for (i = 0; i < n; i++) {
+        MDB_val k = ha_lmdb_key(looks[i].key), v;
+
+        err = mdb_get(txn, db->dbi, &k, &v);
+        looks[i].rv = err == MDB_NOTFOUND || (err == 0 && !ha_lmdb_is_there(&v, now)) ? APR_NOTFOUND : err ? APR_EGENERAL : APR_SUCCESS;
+        if (looks[i].rv == APR_SUCCESS) {
+            looks[i].found.len = v.mv_size - HA_LMDB_HEAD;
+            looks[i].found.data = apr_pmemdup(p, (const char *)v.mv_data + HA_LMDB_HEAD, looks[i].found.len + !looks[i].found.len);
+        }
+    }
+}
+
+int ha_lmdb_write(ha_lmdb *db, const char *key, const ha_blob *value, apr_time_t expires, int only_new, apr_time_t deadline,
+                  ha_look *looks, int n, apr_pool_t *pool)
 {
     MDB_val k = ha_lmdb_key(key), v;
     MDB_txn *txn;
@@ -201,10 +219,12 @@ int ha_lmdb_write(ha_lmdb *db, const char *key, const ha_blob *value, apr_time_t
         goto leave;
     }
     if (only_new && 0 == mdb_get(txn, db->dbi, &k, &v) && ha_lmdb_is_there(&v, apr_time_now())) {
+        ha_lmdb_look(db, txn, looks, n, pool);
         err = MDB_KEYEXIST;
         goto leave;
     }
     if (!has_room(db, value->len)) {
+        ha_lmdb_look(db, txn, looks, n, pool);
         err = MDB_MAP_FULL;
         goto leave;
     }
@@ -217,6 +237,7 @@ int ha_lmdb_write(ha_lmdb *db, const char *key, const ha_blob *value, apr_time_t
     if (value->len) {
         memcpy(p + 8, value->data, value->len);
     }
+    ha_lmdb_look(db, txn, looks, n, pool);
     err = mdb_txn_commit(txn);
     txn = NULL;
 leave:

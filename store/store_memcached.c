@@ -30,6 +30,7 @@
 struct ha_node {
     ha_host at;
     apr_memcache_t *mc;         /* each child */
+    ha_handles *lines;
 };
 
 static const char *configure(ha_node **out, const char *url, apr_pool_t *pconf)
@@ -77,8 +78,9 @@ static apr_status_t open_(ha_node *node, ha_call *call, apr_pool_t *pchild)
 
     if (rv != APR_SUCCESS) {
         call->why = "apr_memcache cannot be set up";
+        return rv;
     }
-    return rv;
+    return ha_memcached_lines(&node->lines, &node->at, pchild);
 }
 
 /* Could it have been a connection that was dead already? */
@@ -292,6 +294,11 @@ static apr_status_t has(ha_node *node, ha_call *call, const ha_name *name)
     return rv == APR_SUCCESS && q.found.len < name->least ? APR_NOTFOUND : rv;
 }
 
+static apr_status_t claim(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires, ha_look *looks, int n)
+{
+    return ha_memcached_claim(node->lines, call, key, value, expires, looks, n);
+}
+
 const ha_store_provider ha_store_memcached = {
     .name = "memcached",
     .chunk = HA_MEMCACHED_CHUNK,
@@ -301,6 +308,7 @@ const ha_store_provider ha_store_memcached = {
     .put = put,
     .add = add,
     .remove = remove_,
+    .claim = claim,
     .has = has,
     .names = HA_NAME_KEY,
     .probe = probe,

@@ -2,6 +2,7 @@
 #ifndef HA_STORE_MEMCACHED_H
 #define HA_STORE_MEMCACHED_H
 
+#include "store_handles.h"
 #include "store_hosts.h"
 
 #define HA_MEMCACHED_PORT  11211
@@ -9,6 +10,10 @@
 
 /* A point in time as memcached reads it: seconds, or a date if they are more than thirty days. */
 apr_uint32_t ha_memcached_ttl(apr_time_t expires);
+
+/* Connections of our own, for a claim: an add and gets in one exchange (store_memcached_claim.c). */
+apr_status_t ha_memcached_lines(ha_handles **, const ha_host *, apr_pool_t *pchild);
+apr_status_t ha_memcached_claim(ha_handles *, ha_call *, const char *key, const ha_blob *value, apr_time_t expires, ha_look *looks, int n);
 
 apr_status_t ha_memcached_probe(const ha_host *, ha_call *);
 

@@ -183,19 +183,18 @@ static void word(ha_question *q, const char *bytes, size_t len)
     q->len[q->argc++] = len;
 }
 
-static apr_status_t ask_with(void *handle, ha_call *call, void *args, int *gone)
+/* Takes the next reply off the connection: the one to q, for replies come in the order of the questions. */
+static apr_status_t answer_to(const ha_question *q, redisContext *c, ha_call *call, int *gone)
 {
-    redisContext *c = handle;
-    ha_question *q = args;
+    void *next = NULL;
     redisReply *reply;
     apr_status_t rv = APR_SUCCESS;
 
-    redisSetTimeout(c, left(call));
-    reply = redisCommandArgv(c, q->argc, q->argv, q->len);
-    if (reply == NULL) {
+    if (redisGetReply(c, &next) != REDIS_OK || next == NULL) {
         *gone = 1;
         return context_broken(c, call);
     }
+    reply = next;
     switch (reply->type) {
     case REDIS_REPLY_NIL:
         rv = q->nil;
@@ -229,6 +228,42 @@ static apr_status_t ask_with(void *handle, ha_call *call, void *args, int *gone)
     return rv;
 }
 
+/* Questions that are sent together; the result is the first one's, the others' are left with them. */
+typedef struct ha_questions {
+    ha_question *q;
+    apr_status_t *rv;
+    int n;
+} ha_questions;
+
+static apr_status_t ask_all_with(void *handle, ha_call *call, void *args, int *gone)
+{
+    ha_questions *all = args;
+    redisContext *c = handle;
+    apr_status_t rv = APR_SUCCESS;
+    int i;
+
+    *gone = 0;
+    redisSetTimeout(c, left(call));
+    for (i = 0; i < all->n; i++) {
+        if (redisAppendCommandArgv(c, all->q[i].argc, all->q[i].argv, all->q[i].len) != REDIS_OK) {
+            *gone = 1;
+            return context_broken(c, call);
+        }
+    }
+    for (i = 0; i < all->n && !*gone; i++) {
+        rv = all->rv[i] = answer_to(&all->q[i], c, call, gone);
+    }
+    return *gone ? rv : all->rv[0];
+}
+
+static apr_status_t ask_with(void *handle, ha_call *call, void *args, int *gone)
+{
+    apr_status_t rv;
+    ha_questions one = { args, &rv, 1 };
+
+    return ask_all_with(handle, call, &one, gone);
+}
+
 static apr_status_t get(ha_node *node, ha_call *call, const char *key, ha_blob *out)
 {
     ha_question q = { .found = out, .nil = APR_NOTFOUND };
@@ -247,16 +282,12 @@ static apr_status_t remove_(ha_node *node, ha_call *call, const char *key)
     return ha_handles_use(node->handles, call, ask_with, &q);
 }
 
-static apr_status_t set(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires, int only_new)
+static ha_question set(ha_call *call, const char *key, const ha_blob *value, apr_time_t expires, int only_new)
 {
     ha_question q = { .nil = APR_EEXIST };
     apr_interval_time_t ttl = (expires - apr_time_now()) / 1000;
     char *ms;
 
-    if (expires && ttl < 1 && !only_new) {
-        /* Redis knows no time of 0: what has expired already is removed */
-        return remove_(node, call, key);
-    }
     word(&q, "SET", 3);
     word(&q, key, strlen(key));
     word(&q, value->len ? value->data : "", value->len);
@@ -268,17 +299,54 @@ static apr_status_t set(ha_node *node, ha_call *call, const char *key, const ha_
     if (only_new) {
         word(&q, "NX", 2);
     }
-    return ha_handles_use(node->handles, call, ask_with, &q);
+    return q;
 }
 
 static apr_status_t put(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires)
 {
-    return set(node, call, key, value, expires, 0);
+    ha_question q;
+
+    if (expires && expires - apr_time_now() < 1000) {
+        /* Redis knows no time of 0: what has expired already is removed */
+        return remove_(node, call, key);
+    }
+    q = set(call, key, value, expires, 0);
+    return ha_handles_use(node->handles, call, ask_with, &q);
 }
 
 static apr_status_t add(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires)
 {
-    return set(node, call, key, value, expires, 1);
+    ha_question q = set(call, key, value, expires, 1);
+
+    return ha_handles_use(node->handles, call, ask_with, &q);
+}
+
+/* A pipeline: the commands of one connection are run in their order. Not MULTI: nothing here minds what other connections
+ * ask for in between. */
+static apr_status_t claim(ha_node *node, ha_call *call, const char *key, const ha_blob *value, apr_time_t expires, ha_look *looks, int n)
+{
+    ha_question *q = apr_pcalloc(call->pool, (apr_size_t)(n + 1) * sizeof(*q));
+    apr_status_t *rv = apr_pcalloc(call->pool, (apr_size_t)(n + 1) * sizeof(*rv)), result;
+    ha_questions all = { q, rv, 0 };
+    int i, first = key != NULL;
+
+    if (key) {
+        q[all.n++] = set(call, key, value, expires, 1);
+    }
+    for (i = 0; i < n; i++) {
+        ha_question *get_it = &q[all.n++];
+
+        rv[first + i] = looks[i].rv;
+        get_it->found = &looks[i].found;
+        get_it->nil = APR_NOTFOUND;
+        word(get_it, "GET", 3);
+        word(get_it, looks[i].key, strlen(looks[i].key));
+    }
+    result = ha_handles_use(node->handles, call, ask_all_with, &all);
+    for (i = 0; i < n; i++) {
+        looks[i].rv = rv[first + i];
+    }
+    return key || (result != APR_SUCCESS && result != looks[0].rv) ? result : APR_SUCCESS;
 }
 
 static apr_status_t touch(ha_node *node, ha_call *call, const char *key, apr_time_t expires)
@@ -376,6 +444,7 @@ const ha_store_provider ha_store_redis = {
     .put = put,
     .add = add,
     .remove = remove_,
+    .claim = claim,
     .touch = touch,
     .has = has,
     .names = HA_NAME_KEY,

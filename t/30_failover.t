@@ -5,7 +5,7 @@ use Apache::Test qw(-withtestmore);
 use Digest::SHA qw(sha256_hex);
 use Site;
 
-plan tests => 2 * 26 + 3;
+plan tests => 2 * 27 + 3;
 
 for my $scheme (qw(http ajp)) {
     my $site = Site->new(members => 3, nodes => 1, scheme => $scheme);
@@ -44,6 +44,7 @@ for my $scheme (qw(http ajp)) {
     my $log = $site->error_log;
     my @lines = grep { /moved from \Q$home\E to \Q$heir\E/ } split /\n/, $log;
     is @lines, 1, 'one line in the error log';
+    like $lines[0], qr/, 1 store round trips, /, 'the claim and the backup in one round trip';
     unlike $log, qr/$id/i, 'no session id in it';
     like $site->get('/balancer-manager')->{body}, qr/$entry->{session}/, 'balancer-manager shows it';
 

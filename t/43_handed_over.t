@@ -79,8 +79,8 @@ sub until_up {
     $site->tomcat($first)->restart;
     sleep 2;
     is_deeply said($r = $site->get('/count', cookie => $cookie)), [200, 5, "tomcat$first"], 'its first member is back, and empty: the session is found';
-    my $epoch = $site->status->{journal}[0]{epoch};
-    is scalar(grep { /^ha:c:\w+:$epoch\z/ } map { $site->node_keys($_) } 2, 3), 2, 'and claimed, by the nodes that are there';
+    my ($epoch, $session) = @{ $site->status->{journal}[0] }{qw(epoch session)};
+    is scalar(grep { /^ha:c:$session\w+:$epoch\z/ } map { $site->node_keys($_) } 2, 3), 2, 'and claimed, by the nodes that are there';
     $site->tomcat($heir)->cont;
     $site->start_node(1);
     until_up();

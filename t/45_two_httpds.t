@@ -6,7 +6,7 @@ use Apache::Test qw(-withtestmore);
 use Time::HiRes qw(sleep);
 use Site;
 
-plan tests => 27;
+plan tests => 32;
 
 sub n_of { (Site::member_of($_[0]) // '') =~ /(\d+)/; $1 }
 sub statuses { join ' ', map { $_->{status} } @_ }
@@ -47,6 +47,28 @@ for my $wait (0, 2) {
     is $r->{status}, 200, $wait ? 'awake: the other one has been told' : 'awake at once: the other one has not been told yet';
     is Site::count_of($r), 4, 'the old cookie through it does not meet the stale copy';
     is n_of($r), $heir, 'but the session';
+    sleep 2;
+}
+
+# what one httpd knows is old, and the claims are gone, as they are when they have expired
+{
+    my $r = $site->get('/count');
+    my $cookie = Site::cookie_of($r);
+    my $n = n_of($r);
+    is Site::count_of($site->get('/count', cookie => $cookie, port => $port[1])), 2, 'both know the session';
+    $site->tomcat($n)->kill9;
+    $r = $site->get('/count', cookie => $cookie);
+    my $heir = n_of($r);
+    isnt $heir, $n, 'one of them has moved it';
+    my $removed = 0;
+    for my $node (1, 2) {
+        $removed += $site->ask_node($node, "delete $_\r\n", qr/\r\n/) =~ /DELETED/ for grep { /^ha:c:/ } $site->node_keys($node);
+    }
+    cmp_ok $removed, '>=', 2, 'its claim is removed from both nodes';
+    my @r = map { $site->get('/count', cookie => $cookie, port => $_) } @port[1, 1, 0, 1];
+    is join(' ', map { n_of($_) } @r), join(' ', ($heir) x 4), 'the other one claims it, and finds where it lives';
+    is join(' ', map { Site::count_of($_) } @r), '4 5 6 7', 'nothing is lost';
+    $site->tomcat($n)->restart;
     sleep 2;
 }
 

@@ -26,6 +26,7 @@
 typedef struct contract_row {
     const char *name;
     int copies;
+    int trips;                  /* to one node, of a claim and what is beside it */
     /* starts what it needs; the URLs */
     int (*start)(apr_pool_t *p, const char **urls);
     void (*stop)(void);
@@ -409,6 +410,67 @@ static void garbage(contract *c)
     ok(i == c->store->nnodes, "such errors are counted, and no node is held for down");
 }
 
+/* A claim, and what lies beside it. */
+static void claim_and_fetch(contract *c)
+{
+    const char *claim = test_key(c->p, "ha:c", 60), *odd = test_key(c->p, "ha:b", 60), *even = test_key(c->p, "ha:e", 60);
+    int steps = c->nurls == 1 ? 1 : c->row->copies > 1 ? c->row->copies : 2, node;
+    apr_size_t large = 2 * 1024 * 1024 + 5;
+    char *big = malloc(large);
+    ha_blob bad = { "not ours", 8 };
+    ha_call call = { c->p, 0, NULL };
+    ha_found both[2] = { { .key = odd }, { .key = even } };
+    ha_value v, first = value_of("first", 5, 2, 0), second = value_of("second", 6, 2, 0), w;
+    ha_store_trace trace;
+    apr_status_t rv;
+
+    memset(big, 'b', large);
+    ok(ha_store_claim(c->store, &call, claim, &first, apr_time_now() + 60 * SECOND, &v, both, 2, &trace) == APR_SUCCESS
+       && both[0].rv == APR_NOTFOUND && both[1].rv == APR_NOTFOUND, "claim: won, and nothing beside it");
+    ok(trace.trips == steps * c->row->trips, "in %d round trips (%d)", steps * c->row->trips, trace.trips);
+    ok(get(c, claim, &v) == APR_SUCCESS && value_is(v, "first", 5), "the claim is there");
+    ok(put_text(c, odd, "the newest", 1, 7, apr_time_now() + 60 * SECOND) == APR_SUCCESS, "one is put beside it");
+    ok(ha_store_claim(c->store, &call, claim, &second, apr_time_now() + 60 * SECOND, &v, both, 2, &trace) == APR_EEXIST
+       && value_is(v, "first", 5) && v.version.epoch == 2, "claimed again: what is there is given back");
+    ok(both[0].rv == APR_SUCCESS && value_is(both[0].value, "the newest", 10) && both[0].value.version.seq == 7 && both[0].node
+       && both[1].rv == APR_NOTFOUND, "with what lies beside it");
+    ok(trace.trips == steps * c->row->trips, "in %d round trips, too (%d)", steps * c->row->trips, trace.trips);
+    w = value_of(big, large, 2, 8);
+    rv = ha_store_put(c->store, &call, even, &w, apr_time_now() + 60 * SECOND, NULL);
+    ok(rv == APR_SUCCESS && ha_store_claim(c->store, &call, test_key(c->p, "ha:d", 60), &second, 0, &v, both, 2, &trace) == APR_SUCCESS
+       && value_is(both[0].value, "the newest", 10) && both[1].rv == APR_SUCCESS && value_is(both[1].value, big, large) && both[1].value.version.seq == 8,
+       "another claim: both are found, the one of 2 MB whole");
+    ok(trace.trips >= steps * c->row->trips && (c->store->provider->chunk == 0 || trace.trips > steps * c->row->trips), "what was cut has cost more trips (%d)", trace.trips);
+    ok(ha_store_look(c->store, &call, both, 2, &trace) == APR_SUCCESS && value_is(both[0].value, "the newest", 10) && value_is(both[1].value, big, large),
+       "both are looked at");
+    ok(ha_store_put(c->store, &call, even, &second, 0, NULL) == APR_SUCCESS && ha_store_look(c->store, &call, both, 2, &trace) == APR_SUCCESS
+       && value_is(both[1].value, "second", 6) && trace.trips == 1, "in one round trip (%d)", trace.trips);
+
+    for (node = 0, rv = APR_SUCCESS; node < c->store->nnodes && rv == APR_SUCCESS; node++) {
+        call.deadline = apr_time_now() + TIMEOUT;
+        rv = c->store->provider->put(c->store->nodes[node].at, &call, odd, &bad, 0);
+    }
+    call.deadline = 0;
+    ok(rv == APR_SUCCESS && ha_store_claim(c->store, &call, test_key(c->p, "ha:f", 60), &first, 0, &v, both, 2, NULL) == APR_SUCCESS
+       && both[0].rv != APR_SUCCESS && both[0].rv != APR_NOTFOUND && value_is(both[1].value, "second", 6), "one of them is broken: the claim and the other are not");
+    for (node = 0, rv = APR_SUCCESS; node < c->store->nnodes && rv == APR_SUCCESS; node++) {
+        call.deadline = apr_time_now() + TIMEOUT;
+        rv = c->store->provider->put(c->store->nodes[node].at, &call, claim, &bad, 0);
+    }
+    call.deadline = 0;
+    ok(rv == APR_SUCCESS && put_text(c, odd, "good again", 3, 1, 0) == APR_SUCCESS
+       && ha_store_claim(c->store, &call, claim, &second, 0, &v, both, 2, NULL) == APR_SUCCESS && value_is(both[0].value, "good again", 10)
+       && value_is(both[1].value, "second", 6) && get(c, claim, &v) == APR_SUCCESS && value_is(v, "second", 6), "a claim over a broken value wins");
+    w = value_of(big, large, 3, 0);
+    ok(ha_store_claim(c->store, &call, test_key(c->p, "ha:g", 60), &w, 0, &v, both, 2, NULL) == APR_SUCCESS && value_is(both[0].value, "good again", 10)
+       && ha_store_claim(c->store, &call, test_key(c->p, "ha:g", 60), &first, 0, &v, both, 1, NULL) == APR_EEXIST && value_is(v, big, large)
+       && value_is(both[0].value, "good again", 10), "a claim of 2 MB is one, too");
+    both[1].key = "no key";
+    ok(ha_store_claim(c->store, &call, test_key(c->p, "ha:h", 60), &first, 0, &v, both, 2, NULL) == APR_EINVAL && both[0].rv != APR_SUCCESS && both[1].rv != APR_SUCCESS
+       && get(c, test_key(c->p, "ha:h", 60), &v) == APR_NOTFOUND && ha_store_look(c->store, &call, both, 2, NULL) == APR_EINVAL, "a bad key beside it: nothing is claimed");
+    free(big);
+}
+
 static void counted(contract *c)
 {
     ha_store_facts facts;
@@ -528,6 +590,7 @@ static void one_child(void *baton)
     bad_keys(c);
     native(c);
     garbage(c);
+    claim_and_fetch(c);
     counted(c);
     apr_pool_destroy(pchild);
 }
@@ -702,20 +765,20 @@ static void stop_servers(void)
 }
 
 static const contract_row rows[] = {
-    { "lmdb", 1, start_lmdb, NULL },
-    { "memcached", 1, start_memcached, stop_servers },
-    { "memcached, 2 copies on 3 nodes", 2, start_memcached3, stop_servers },
-    { "libmemcached", 1, start_libmemcached, stop_servers },
-    { "libmemcached, SASL", 1, start_libmemcached_sasl, stop_servers },
-    { "libmemcached, 2 copies on 3 nodes", 2, start_libmemcached3, stop_servers },
-    { "file", 1, start_file, NULL },
-    { "file, 2 copies on 2 nodes", 2, start_file2, NULL },
-    { "dbd:sqlite3", 1, start_sqlite, NULL },
-    { "dbd:mysql (MariaDB)", 1, start_mariadb, stop_servers },
-    { "dbd:pgsql (PostgreSQL)", 1, start_postgres, stop_servers },
+    { "lmdb", 1, 1, start_lmdb, NULL },
+    { "memcached", 1, 1, start_memcached, stop_servers },
+    { "memcached, 2 copies on 3 nodes", 2, 1, start_memcached3, stop_servers },
+    { "libmemcached", 1, 1, start_libmemcached, stop_servers },
+    { "libmemcached, SASL", 1, 2, start_libmemcached_sasl, stop_servers },
+    { "libmemcached, 2 copies on 3 nodes", 2, 1, start_libmemcached3, stop_servers },
+    { "file", 1, 1, start_file, NULL },
+    { "file, 2 copies on 2 nodes", 2, 1, start_file2, NULL },
+    { "dbd:sqlite3", 1, 2, start_sqlite, NULL },
+    { "dbd:mysql (MariaDB)", 1, 2, start_mariadb, stop_servers },
+    { "dbd:pgsql (PostgreSQL)", 1, 2, start_postgres, stop_servers },
 #ifdef HAVE_HIREDIS
-    { "redis", 1, start_redis, stop_servers },
-    { "redis, 2 copies on 3 nodes", 2, start_redis3, stop_servers },
+    { "redis", 1, 1, start_redis, stop_servers },
+    { "redis, 2 copies on 3 nodes", 2, 1, start_redis3, stop_servers },
 #endif
 };
 
