@@ -35,13 +35,13 @@ sow() {
              plant balancer/balancer_response.c 's/(static int has_left\(ha_request \*q\)\n\{\n)/${1}    if (q)\n        return 0;\n/'
              plant session/session_capture.c 's/if \(shared && kept && claimed_elsewhere/if (0 \&\& shared \&\& claimed_elsewhere/' ;;
     claim)   what='whoever claims a session gets it'
-             plant session/session_failover.c 's/(rv = ha_store_)add(\(s->store, call, ha_key_claim\(&s->digest, m->epoch \+ 1, call->pool\), &mine,\s+apr_time_now\(\) \+ CLAIM_LIFE\(ttl\), )&theirs, /${1}put$2/'
-             plant session/session_failover.c 's/ha_value mine, theirs;/ha_value mine, theirs = { { 0, 0 }, { NULL, 0 } };/' ;;
+             plant session/session_failover.c 's/rv = ha_store_claim(\(s->store, call, ha_key_claim\(&s->digest, next, call->pool\), &mine, apr_time_now\(\) \+ CLAIM_LIFE\(ttl\),)\s+&theirs, places, s->claims_only \? 0 : 2, (&trace\);)/rv = ha_store_put$1 $2\n    (void)ha_store_look(s->store, call, places, 2, NULL);/'
+             plant session/session_failover.c 's/ha_value mine, theirs;/ha_value mine, theirs = { { NULL, 0 }, { 0, 0 } };/' ;;
     node)    what='a claim is made on one node, and not looked for on another'
              plant store/store.c 's/int width = store->copies > 1 \? store->copies : 2;/int width = 1;/'
              plant store/store.c 's/ \+\+ahead > width/ ++ahead > 99/' ;;
-    place)   what='a backup is looked for where its epoch keeps it, and nowhere else'
-             plant session/session_failover.c 's/if \(rv != APR_SUCCESS \|\| \(m->found != HA_BACKUP_ABSENT && m->record\.version\.epoch < first\)\)/if (0)/' ;;
+    place)   what='of the two places of a backup one is looked at'
+             plant session/session_failover.c 's/(        if \()(places\[i\]\.rv != APR_SUCCESS\) \{)/${1}i == 1 || $2/' ;;
     restore) what='the Valve takes any restore, whatever it holds'
              plant adapters/tomcat/src/org/sessionha/Restorer.java 's/record != null && record\.version\(\)\.compareTo\(version\) >= 0/record != null \&\& false/' ;;
     gate)    what='nobody waits while a session is taken over'
