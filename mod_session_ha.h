@@ -53,6 +53,7 @@ typedef struct ha_call {
     apr_time_t  deadline;       /* give up after this point; 0: the store's own time-out */
     const char *why;            /* set when broken, for the one log line; lives in pool or for ever */
     int more;                   /* a provider's claim: round trips it took beyond the first */
+    int urgent;                 /* nodes that are held for down are asked all the same */
 } ha_call;
 
 /* What tells whether a node still has what it was given. */

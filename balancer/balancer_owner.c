@@ -191,12 +191,21 @@ static int is_claimed_first(const ha_request *q, const ha_owner *own, int known)
     return known && own->version.epoch && own->route[0] && usable_owner(q, own->route) == NULL;
 }
 
+/* A session is lost without the store, and a node that was slow a moment ago may be well: what could not be found out is
+ * asked of those too that are held for down. It costs a time-out more where they are. */
+static void look_again(ha_request *q, request_rec *r)
+{
+    ha_call call = store_call(q, r);
+    call.urgent = 1;
+    (void)ha_move_look(&q->session, &call, &q->move);
+}
+
 /* Leaves the owner in q->move; 1: found or made, 0: nobody is usable, stock shall say so. */
 static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, int known)
 {
     ha_move *m = &q->move;
     apr_uint32_t ttl = (apr_uint32_t)ha_config_ttl(q->cfg);
-    int broken = 0, n;
+    int broken = 0, urgent = 0, n;
 
     if (q->mode != HA_NATIVE_BACKUP) {
         if (m->found == HA_BACKUP_UNASKED || m->found == HA_BACKUP_BROKEN) {
@@ -253,9 +262,12 @@ static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, i
         if (q->mode == HA_NATIVE_BACKUP && m->found == HA_BACKUP_UNASKED && q->look == NULL)
             ha_owner_look_begin(q, r, q->sid.route);
         if (!broken) {
+            call.urgent = urgent;
             rv = ha_move_claim(&q->session, &call, m, heir->worker->s->route, ttl);
             if (rv == APR_SUCCESS) {
                 q->moved = 1;
+                if (m->found == HA_BACKUP_BROKEN && !urgent)
+                    look_again(q, r);
                 return 1;
             }
             if (APR_STATUS_IS_EEXIST(rv)) {
@@ -269,8 +281,9 @@ static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, i
                     q->moved = 1;       /* by another httpd just now; the member may still have to be given the backup */
                 continue;
             }
-            broken = 1;
-            continue;           /* choose again, as every httpd without a store does */
+            broken = urgent;
+            urgent = 1;
+            continue;           /* and if that does not help: choose again, as every httpd without a store does */
         }
         m->epoch++;
         m->owner = heir->worker->s->route;

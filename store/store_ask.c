@@ -141,7 +141,9 @@ int ha_ask_node(ha_ask *ask, int place, ha_ask_what what, const ha_envelope *env
 
     if (!ha_breaker_usable(node->breaker)) {
         ha_probe_later(ask->store, ask->order[place], ask->began);
-        return 0;
+        if (!ask->call->urgent) {
+            return 0;
+        }
     }
     copy = apr_pcalloc(ha_batch_pool(ask->batch), sizeof(*copy));
     copy->node = node;

@@ -186,6 +186,24 @@ static void a_stopped_node(void)
     ok(j < 300, "nobody tends: the requests themselves have it probed");
 }
 
+/* It was slow once and is well again, but nobody has probed it yet. */
+static void held_for_down(void)
+{
+    const char *key = test_key(p, "ha:b", 2);
+    ha_breaker *b = one->nodes[0].breaker;
+    ha_call call = call_of();
+    apr_uint64_t seen;
+    ha_value v;
+
+    ok(put(one, key, "text", 1, NULL) == APR_SUCCESS, "the node is well");
+    ha_breaker_open(b, apr_time_now());
+    ha_breaker_probe_due(b, apr_time_now(), SECOND, &seen);     /* somebody else's turn */
+    ok(get(one, key, &v, NULL) != APR_SUCCESS && is_state(one, 0, "down"), "a node that is held for down is not asked");
+    call.urgent = 1;
+    ok(ha_store_get(one, &call, key, &v, NULL) == APR_SUCCESS && value_is(v, "text", 4), "but where it is urgent");
+    ok(comes_up(one, 0), "and a probe finds it well");
+}
+
 static void *APR_THREAD_FUNC asker(apr_thread_t *thread, void *param)
 {
     apr_pool_t *mine;
@@ -476,6 +494,7 @@ static void all_faults(void *baton)
     pchildren[0] = store_child(one, p);
     ok(is_state(one, 0, "down") && comes_up(one, 0), "the next child knows that it was down, and finds it well");
     a_stopped_node();
+    held_for_down();
     many_threads_on_a_stopped_node();
     a_restarted_node();
     if (row->start_small) {
