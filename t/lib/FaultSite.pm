@@ -63,9 +63,11 @@ sub httpd_start {
     my ($self, $h) = @_;
     local $Daemon::on = $self->{net}->host("httpd$h");
     $self->{each_httpd}[$h] = Daemon->httpd($self->{httpd_port}[$h], $self->{httpd_conf}[$h]);
+    delete $self->{down}{$h};
 }
-sub httpd_term { my ($self, $h) = @_; $self->{each_httpd}[$h]->end }
-sub httpd_kill { my ($self, $h) = @_; $self->{each_httpd}[$h]->kill9 }
+sub httpd_term { my ($self, $h) = @_; $self->{down}{$h} = 1; $self->{each_httpd}[$h]->end }
+sub httpd_kill { my ($self, $h) = @_; $self->{down}{$h} = 1; $self->{each_httpd}[$h]->kill9 }
+sub httpds_up { my $self = shift; return grep { !$self->{down}{$_} } 1 .. $self->{httpds} }
 # the parent alone is told; back when the new generation serves
 sub httpd_signal {
     my ($self, $h, $signal) = @_;

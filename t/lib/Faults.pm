@@ -52,7 +52,8 @@ my %whom = (link => 'member', storelink => 'node', drain => 'member');
 
 sub part { my ($whom, $site, $n, $h, $how) = @_; $site->part($h, $whom . $n, $how) }
 sub joined { my ($whom, $site, $n, $h) = @_; $site->join($h, $whom . $n) }
-sub drain { my ($on, $site, $n) = @_; $site->at_httpd($_, manage => $n, w_status_N => $on) for 1 .. $site->{httpds} }
+# where an httpd is stopped it knows nothing of it when it is back
+sub drain { my ($on, $site, $n) = @_; $site->at_httpd($_, manage => $n, w_status_N => $on) for $site->httpds_up }
 
 sub new {
     my ($class, %a) = @_;
