@@ -50,11 +50,21 @@ static ha_capture touch(const ha_session *s, ha_call *call, const ha_record *rec
                           expiry(record)) == APR_SUCCESS ? HA_CAPTURE_TOUCHED : HA_CAPTURE_WANTED;
 }
 
+/* Two httpds that store two answers of one moment may both have looked before either wrote. */
+static int overwritten(const ha_session *s, ha_call *call, const char *key, const ha_version *mine)
+{
+    ha_value there;
+    return ha_store_get(s->store, call, key, &there, NULL) == APR_SUCCESS
+           && (there.version.epoch < mine->epoch || (there.version.epoch == mine->epoch && there.version.seq < mine->seq));
+}
+
 /* shared: another httpd may have an older answer of the session on its way to the store, or a newer one. */
 static ha_capture put(const ha_session *s, ha_call *call, const ha_record *record, int shared)
 {
     ha_value value;
     ha_blob plain;
+    const char *key;
+    int tries = 3;
     apr_status_t rv;
 
     value.version = record->version;
@@ -64,8 +74,10 @@ static ha_capture put(const ha_session *s, ha_call *call, const ha_record *recor
     rv = ha_seal(s->secret, HA_KIND_BACKUP, &s->digest, record->version, &plain, call->pool, &value.data);
     if (rv != APR_SUCCESS)
         return HA_CAPTURE_BROKEN;
-    rv = (shared ? ha_store_put_newer : ha_store_put)(s->store, call, ha_key_backup(&s->digest, record->version.epoch, call->pool),
-                                                      &value, expiry(record), NULL);
+    key = ha_key_backup(&s->digest, record->version.epoch, call->pool);
+    do {
+        rv = (shared ? ha_store_put_newer : ha_store_put)(s->store, call, key, &value, expiry(record), NULL);
+    } while (shared && rv == APR_SUCCESS && --tries > 0 && overwritten(s, call, key, &value.version));
     return rv == APR_SUCCESS ? HA_CAPTURE_STORED : HA_CAPTURE_BROKEN;
 }
 

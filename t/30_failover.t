@@ -9,6 +9,15 @@ plan tests => 2 * 27 + 3;
 
 for my $scheme (qw(http ajp)) {
     my $site = Site->new(members => 3, nodes => 1, scheme => $scheme);
+    # before it has listened once, an httpd reckons with others, and looks what has become of what it stores
+    my $hits = sub { $site->status->{stores}[0]{hits} };
+    for (1 .. 100) {
+        my $before = $hits->();
+        $site->get('/count');
+        last if $hits->() == $before;
+        select undef, undef, undef, 0.1;
+    }
+    my $before = $hits->();
     my $r = $site->get('/count');
     is $r->{status}, 200, "$scheme: a new session";
     my $first = my $cookie = Site::cookie_of($r);
@@ -20,7 +29,7 @@ for my $scheme (qw(http ajp)) {
         is Site::count_of($r), $n, "count $n";
     }
     is Site::member_of($r), $home, 'still at its member';
-    is $site->status->{stores}[0]{hits}, 0, 'no look-up in the store while it is well';
+    is $hits->(), $before, 'no look-up in the store while it is well';
 
     my ($n) = $home =~ /(\d+)/;
     $site->tomcat($n)->kill9;

@@ -37,9 +37,8 @@ sow() {
     claim)   what='whoever claims a session gets it'
              plant session/session_failover.c 's/rv = ha_store_claim(\(s->store, call, ha_key_claim\(&s->digest, next, call->pool\), &mine, apr_time_now\(\) \+ CLAIM_LIFE\(ttl\),)\s+&theirs, places, s->claims_only \? 0 : 2, (&trace\);)/rv = ha_store_put$1 $2\n    (void)ha_store_look(s->store, call, places, 2, NULL);/'
              plant session/session_failover.c 's/ha_value mine, theirs;/ha_value mine, theirs = { { NULL, 0 }, { 0, 0 } };/' ;;
-    node)    what='a claim is made on one node, and not looked for on another'
-             plant store/store.c 's/int width = store->copies > 1 \? store->copies : 2;/int width = 1;/'
-             plant store/store.c 's/ \+\+ahead > width/ ++ahead > 99/' ;;
+    node)    what='claims and backups are looked for on their first node only'
+             plant store/store.c 's/(for \(i = 0; i < )store->nnodes(; i\+\+\) \{\s+ask\.broken \+= !ha_ask_node\(&ask, i, HA_ASK_GET)/${1}1$2/' ;;
     place)   what='of the two places of a backup one is looked at'
              plant session/session_failover.c 's/(        if \()(places\[i\]\.rv != APR_SUCCESS\) \{)/${1}i == 1 || $2/' ;;
     restore) what='the Valve takes any restore, whatever it holds'
