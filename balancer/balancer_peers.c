@@ -14,7 +14,7 @@
  *   shared memory, for all children of this httpd:
  *     instance   8       who we are, random
  *     tokens     8       second 32 bits | taken in it 32 bits
- *     words      64 x    balancer 8 | due 8 | transit 8 | told 8 | met 8 | place+1 4 | last+1 4 | others 4 | heard 4
+ *     words      64 x    balancer 8 | due 8 | transit 8 | told 8 | met 8 | place+1 4 | others 4 | heard 4
  *     seen     1024 x    balancer and route 8 | 16 x 8: that error of theirs is known
  */
 #include "httpd.h"
@@ -44,7 +44,6 @@ typedef struct {
     volatile apr_uint64_t told;         /* our note was written last */
     volatile apr_uint64_t met;          /* another httpd was there last */
     volatile apr_uint32_t place;        /* ours + 1; 0: none yet */
-    volatile apr_uint32_t last;         /* the last one of another httpd, + 1 */
     volatile apr_uint32_t others;       /* there, or there not long ago */
     volatile apr_uint32_t heard;        /* we have listened */
 } word;
@@ -224,12 +223,11 @@ static void learn(const known *k, int place, char *note)
     }
 }
 
-/* Who comes takes the first place that is free. So beyond our own and the last one we know of, the first empty place is
- * the end: an httpd that is alone reads one key. */
+/* All places, though most are empty: who was started again while its old note was still there has taken a later one, and
+ * leaves a gap. Who stopped at the gap took itself for alone, and looked for nobody's claims. */
 static void hear(const known *k, apr_pool_t *p)
 {
     const char *us = apr_psprintf(p, "%" APR_UINT64_T_HEX_FMT "\n", peers.shared->instance);
-    int last = (int)(k->word->place > k->word->last ? k->word->place : k->word->last), highest = 0;
     apr_uint32_t others = 0;
     int i;
 
@@ -241,20 +239,15 @@ static void hear(const known *k, apr_pool_t *p)
         if (k->word->place == (apr_uint32_t)i + 1)
             continue;
         rv = ha_store_get(k->session.store, &call, key_of(k, i, p), &value, NULL);
-        if (APR_STATUS_IS_NOTFOUND(rv)) {
-            if (i >= last)
-                break;
+        if (APR_STATUS_IS_NOTFOUND(rv))
             continue;
-        }
         if (rv != APR_SUCCESS)
             return;             /* the store is not well: what we knew of the others stands */
         if ((note = open_note(k, &value, p)) == NULL || strncmp(note, us, strlen(us)) == 0)
             continue;
         others++;
-        highest = i + 1;
         learn(k, i, note);
     }
-    k->word->last = (apr_uint32_t)highest;
     if (others)
         k->word->met = (apr_uint64_t)apr_time_now();
     else if (k->word->met && (apr_time_t)k->word->met + k->ttl > apr_time_now())
