@@ -11,6 +11,7 @@ package Hosts;
 #
 # No root is needed: in a user namespace of its own an ordinary user may do this, and servers there have no right that
 # they would not have outside. All of it is gone with the last process in it.
+# nsenter, not `ip -n`: that mounts /sys, which a container may refuse.
 use strict;
 use warnings;
 
@@ -44,7 +45,7 @@ sub new {
         run(qw(ip link add), $name, qw(type veth peer name eth0 netns), $name);
         run(qw(ip addr add), "$net.1/24", 'dev', $name);
         run(qw(ip link set), $name, 'up');
-        run('ip', '-n', $name, @$_) for [qw(link set lo up)], ['addr', 'add', "$net.2/24", 'dev', 'eth0'], [qw(link set eth0 up)],
+        run('nsenter', "--net=/run/netns/$name", 'ip', @$_) for [qw(link set lo up)], ['addr', 'add', "$net.2/24", 'dev', 'eth0'], [qw(link set eth0 up)],
             [qw(route add default via), "$net.1"];
     }
     return $self;
