@@ -1,8 +1,13 @@
+/* ha_config.c - each directive: what it takes, its default, how sections are merged, and what a request reads of it.
+ *
+ * Directives only write down what was said; stores and secrets are made of it when the configuration is complete
+ * (ha_settle.c). t/check_directives.sh sees to it that no member is forgotten in one of the lists below.
+ */
 #include <apr_lib.h>
 #include <apr_strings.h>
 
-
 #include "ha_config.h"
+#include "ha_values.h"
 
 #define UNSET (-1)
 
@@ -54,98 +59,20 @@ static ha_config *section_of(cmd_parms *cmd, void *dir)
     return c;
 }
 
-/* ---- values and their messages ---------------------------------------------- */
+/* ---- words ----------------------------------------------------------------------- */
 
-typedef struct word {
-    const char *name;
-    int value;
-} word;
-
-static const word backup_words[] = {
+static const ha_word backup_words[] = {
     { "sync", HA_SYNC }, { "async", HA_ASYNC }, { "native", HA_NATIVE_BACKUP }, { "off", HA_NO_BACKUP }, { NULL }
 };
-static const word retry_words[] = {
+static const ha_word retry_words[] = {
     { "off", HA_RETRY_OFF }, { "safe", HA_RETRY_SAFE }, { "idempotent", HA_RETRY_IDEMPOTENT }, { NULL }
 };
-static const word drain_words[] = {
+static const ha_word drain_words[] = {
     { "wait", 0 }, { "move", 1 }, { NULL }
 };
-static const word failback_words[] = {
+static const ha_word failback_words[] = {
     { "stay", 0 }, { "home", 1 }, { NULL }
 };
-
-static const char *parse_word(cmd_parms *cmd, const word *words, const char *arg, int *value)
-{
-    const char *allowed = NULL;
-    const word *w;
-
-    for (w = words; w->name; w++) {
-        if (ap_cstr_casecmp(w->name, arg) == 0) {
-            *value = w->value;
-            return NULL;
-        }
-        allowed = allowed ? apr_pstrcat(cmd->pool, allowed, ", ", w->name, NULL) : w->name;
-    }
-    return apr_psprintf(cmd->pool, "%s: '%s' is not known; allowed: %s", cmd->cmd->name, arg, allowed);
-}
-
-/* units: the letters that may follow, each 1024 times the one before. */
-static const char *parse_number(cmd_parms *cmd, const char *arg, const char *units, apr_int64_t min, apr_int64_t max,
-                                apr_int64_t *value)
-{
-    const char *unit;
-    char *end;
-    apr_int64_t n;
-    int times;
-
-    errno = 0;
-    n = apr_strtoi64(arg, &end, 10);
-    if (end == arg || errno == ERANGE || !apr_isdigit(*arg))
-        goto refuse;
-    if (*end) {
-        unit = strchr(units, apr_tolower(*end));
-        if (!unit || end[1])
-            goto refuse;
-        for (times = (int)(unit - units) + 1; times > 0 && n <= max; times--)
-            n *= 1024;
-    }
-    if (n < min || n > max)
-        goto refuse;
-    *value = n;
-    return NULL;
-
-refuse:
-    return apr_psprintf(cmd->pool, "%s: '%s' is not known; allowed: a number from %" APR_INT64_T_FMT " to %"
-                        APR_INT64_T_FMT "%s", cmd->cmd->name, arg, min, max,
-                        *units ? ", with k, m or g for KB, MB or GB" : "");
-}
-
-static const char *parse_time(cmd_parms *cmd, const char *arg, const char *unit, apr_interval_time_t min,
-                              apr_interval_time_t max, const char *range, apr_interval_time_t *value)
-{
-    apr_interval_time_t t;
-    char *low = apr_pstrdup(cmd->temp_pool, arg);
-    apr_size_t len = strlen(low);
-
-    ap_str_tolower(low);
-    if (len > 1 && low[len - 1] == 'm' && apr_isdigit(low[len - 2]))
-        low = apr_pstrcat(cmd->temp_pool, low, "i", NULL);      /* minutes, as people write them */
-    if (!apr_isdigit(*low) || ap_timeout_parameter_parse(low, &t, unit) != APR_SUCCESS || t < min || t > max)
-        return apr_psprintf(cmd->pool, "%s: '%s' is not known; allowed: a time %s, as a number with ms, s, m or h "
-                            "(%s when it has none)", cmd->cmd->name, arg, range, unit);
-    *value = t;
-    return NULL;
-}
-
-static int is_token(const char *name)
-{
-    const char *c;
-
-    for (c = name; *c; c++)
-        if (!apr_isalnum(*c) && !strchr("!#$%&'*+-.^_`|~", *c))
-            return 0;
-    return c > name;
-}
 
 /* ---- the directives ---------------------------------------------------------- */
 
@@ -233,7 +160,7 @@ static const char *set_store(cmd_parms *cmd, void *dir, int argc, char *const ar
 static const char *set_copies(cmd_parms *cmd, void *dir, const char *arg)
 {
     apr_int64_t n;
-    const char *wrong = parse_number(cmd, arg, "", 1, HA_STORE_NODES_MAX, &n);
+    const char *wrong = ha_value_number(cmd, arg, "", 1, HA_STORE_NODES_MAX, &n);
 
     if (!wrong)
         section_of(cmd, dir)->copies = (int)n;
@@ -242,13 +169,13 @@ static const char *set_copies(cmd_parms *cmd, void *dir, const char *arg)
 
 static const char *set_store_timeout(cmd_parms *cmd, void *dir, const char *arg)
 {
-    return parse_time(cmd, arg, "ms", apr_time_from_msec(1), STORE_TIMEOUT_MAX, "from 1ms to 60s",
-                      &section_of(cmd, dir)->store_timeout);
+    return ha_value_time(cmd, arg, "ms", apr_time_from_msec(1), STORE_TIMEOUT_MAX, "from 1ms to 60s",
+                         &section_of(cmd, dir)->store_timeout);
 }
 
 static const char *set_backup(cmd_parms *cmd, void *dir, const char *arg)
 {
-    return parse_word(cmd, backup_words, arg, &section_of(cmd, dir)->backup);
+    return ha_value_word(cmd, backup_words, arg, &section_of(cmd, dir)->backup);
 }
 
 static const char *set_native(cmd_parms *cmd, void *dir, const char *arg)
@@ -272,7 +199,7 @@ static const char *set_id(cmd_parms *cmd, void *dir, int argc, char *const argv[
     for (i = 0; i < argc; i++) {
         for (k = 0; k < 3; k++) {
             apr_size_t len = strlen(places[k].kind);
-            if (ap_cstr_casecmpn(argv[i], places[k].kind, len) == 0 && !*places[k].name && is_token(argv[i] + len)) {
+            if (ap_cstr_casecmpn(argv[i], places[k].kind, len) == 0 && !*places[k].name && ha_value_is_token(argv[i] + len)) {
                 *places[k].name = argv[i] + len;
                 break;
             }
@@ -310,7 +237,7 @@ static const char *set_route_cookie(cmd_parms *cmd, void *dir, int argc, char *c
     apr_int64_t seconds;
     int secure = 0, i;
 
-    if (argc < 1 || !is_token(argv[0]))
+    if (argc < 1 || !ha_value_is_token(argv[0]))
         goto refuse;
     for (i = 1; i < argc; i++) {                        /* apart, or as a cookie has them: Path=/; Secure */
         char *last, *it = apr_strtok(apr_pstrdup(cmd->pool, argv[i]), "; ", &last);
@@ -326,7 +253,7 @@ static const char *set_route_cookie(cmd_parms *cmd, void *dir, int argc, char *c
                 domain = it + 7;
             else if (ap_cstr_casecmpn(it, "SameSite=", 9) == 0 && is_attribute(it + 9, sites))
                 site = it + 9;
-            else if (ap_cstr_casecmpn(it, "Max-Age=", 8) == 0 && !parse_number(cmd, it + 8, "", 0, APR_INT32_MAX, &seconds))
+            else if (ap_cstr_casecmpn(it, "Max-Age=", 8) == 0 && !ha_value_number(cmd, it + 8, "", 0, APR_INT32_MAX, &seconds))
                 age = it + 8;
             else
                 goto refuse;
@@ -345,8 +272,8 @@ refuse:
 static const char *set_ttl(cmd_parms *cmd, void *dir, const char *arg)
 {
     apr_interval_time_t t;
-    const char *wrong = parse_time(cmd, arg, "s", apr_time_from_sec(1), apr_time_from_sec(HA_TTL_MAX), "from 1s to 8760h",
-                                   &t);
+    const char *wrong = ha_value_time(cmd, arg, "s", apr_time_from_sec(1), apr_time_from_sec(HA_TTL_MAX), "from 1s to 8760h",
+                                      &t);
 
     if (!wrong)
         section_of(cmd, dir)->ttl = (int)apr_time_sec(t);
@@ -355,21 +282,21 @@ static const char *set_ttl(cmd_parms *cmd, void *dir, const char *arg)
 
 static const char *set_max_size(cmd_parms *cmd, void *dir, const char *arg)
 {
-    return parse_number(cmd, arg, "kmg", 1, MAX_SIZE_MAX, &section_of(cmd, dir)->max_size);
+    return ha_value_number(cmd, arg, "kmg", 1, MAX_SIZE_MAX, &section_of(cmd, dir)->max_size);
 }
 
 static const char *set_retry(cmd_parms *cmd, void *dir, int argc, char *const argv[])
 {
     ha_config *c = section_of(cmd, dir);
     apr_int64_t max = DEFAULT_RETRY_MAX, body = DEFAULT_RETRY_BODY;
-    const char *wrong = parse_word(cmd, retry_words, argc > 0 ? argv[0] : "", &c->retry);
+    const char *wrong = ha_value_word(cmd, retry_words, argc > 0 ? argv[0] : "", &c->retry);
     int i;
 
     for (i = 1; i < argc && !wrong; i++) {
         if (ap_cstr_casecmpn(argv[i], "max=", 4) == 0)
-            wrong = parse_number(cmd, argv[i] + 4, "", 1, RETRY_MAX, &max);
+            wrong = ha_value_number(cmd, argv[i] + 4, "", 1, RETRY_MAX, &max);
         else if (ap_cstr_casecmpn(argv[i], "body=", 5) == 0)
-            wrong = parse_number(cmd, argv[i] + 5, "kmg", 0, RETRY_BODY_MAX, &body);
+            wrong = ha_value_number(cmd, argv[i] + 5, "kmg", 0, RETRY_BODY_MAX, &body);
         else
             wrong = apr_psprintf(cmd->pool, "%s: '%s' is not known; allowed after the first word: max=N, body=BYTES",
                                  cmd->cmd->name, argv[i]);
@@ -387,26 +314,26 @@ static const char *set_member_timeout(cmd_parms *cmd, void *dir, const char *arg
         c->member_timeout = 0;
         return NULL;
     }
-    return parse_time(cmd, arg, "s", apr_time_from_msec(50), apr_time_from_sec(3600), "from 50ms to 3600s, or off",
-                      &c->member_timeout);
+    return ha_value_time(cmd, arg, "s", apr_time_from_msec(50), apr_time_from_sec(3600), "from 50ms to 3600s, or off",
+                         &c->member_timeout);
 }
 
 static const char *set_drain(cmd_parms *cmd, void *dir, const char *arg)
 {
-    return parse_word(cmd, drain_words, arg, &section_of(cmd, dir)->drain_moves);
+    return ha_value_word(cmd, drain_words, arg, &section_of(cmd, dir)->drain_moves);
 }
 
 static const char *set_failback(cmd_parms *cmd, void *dir, const char *arg, const char *rate)
 {
     ha_config *c = section_of(cmd, dir);
     apr_int64_t n = DEFAULT_FAILBACK_RATE;
-    const char *wrong = parse_word(cmd, failback_words, arg, &c->failback_home);
+    const char *wrong = ha_value_word(cmd, failback_words, arg, &c->failback_home);
 
     if (!wrong && rate) {
         if (ap_cstr_casecmpn(rate, "rate=", 5) != 0)
             return apr_psprintf(cmd->pool, "%s: '%s' is not known; allowed after the first word: rate=N", cmd->cmd->name,
                                 rate);
-        wrong = parse_number(cmd, rate + 5, "", 1, 10000, &n);
+        wrong = ha_value_number(cmd, rate + 5, "", 1, 10000, &n);
     }
     c->failback_rate = (int)n;
     return wrong;
@@ -495,7 +422,7 @@ static const char *add_ignore(cmd_parms *cmd, void *dir, const char *arg)
 static const char *set_journal(cmd_parms *cmd, void *dir, const char *arg)
 {
     apr_int64_t n;
-    const char *wrong = parse_number(cmd, arg, "", 1, JOURNAL_MAX, &n);
+    const char *wrong = ha_value_number(cmd, arg, "", 1, JOURNAL_MAX, &n);
 
     if (!wrong)
         section_of(cmd, dir)->journal = (int)n;

@@ -1,3 +1,4 @@
+/* ha_settle.c - when the configuration is complete: what was said is checked as a whole, and stores and secrets are made of it. */
 #include <apr_strings.h>
 
 #include <errno.h>
