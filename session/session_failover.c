@@ -186,6 +186,16 @@ static apr_status_t claim_value(const ha_session *s, ha_call *call, apr_uint64_t
     return rv;
 }
 
+/* Whoever needed so long that others could not be heard may have met an older backup than there is, or still have the one of an
+ * earlier look; and a node that was slow a moment ago may be well. So those are asked too that are held for down. It costs a
+ * time-out more where they are. */
+static void ask_the_others(const ha_session *s, ha_call *call, apr_interval_time_t time, ha_move *m)
+{
+    call->urgent = 1;
+    call->deadline = time ? apr_time_now() + time : 0;
+    (void)read_backup(s, call, m);
+}
+
 /* First the claim, then the backup: whoever stores one looks for the next claim before it counts, so either that claim is
  * seen there or the backup here. No look before it is needed.
  *
@@ -205,6 +215,7 @@ apr_status_t ha_move_claim(const ha_session *s, ha_call *call, ha_move *m, const
     ha_found places[2];
     ha_store_trace trace = { 0 };
     apr_uint64_t next = m->epoch + 1;
+    apr_interval_time_t time = call->deadline ? call->deadline - apr_time_now() : 0;
     apr_status_t rv;
 
     rv = claim_value(s, call, next, to, 0, ttl, &mine);
@@ -229,7 +240,10 @@ apr_status_t ha_move_claim(const ha_session *s, ha_call *call, ha_move *m, const
     if (!s->claims_only) {
         take_backup(s, call, places, trace.broken, m);
         believe_backup(m);
-        if (rv == APR_SUCCESS && (m->found == HA_BACKUP_FOUND || m->found == HA_BACKUP_TOMBSTONE) && m->record.version.epoch >= next)
+        if (rv == APR_SUCCESS && !call->urgent && (m->found == HA_BACKUP_BROKEN || !places[0].sure || !places[1].sure))
+            ask_the_others(s, call, time, m);
+        /* A backup of our own claim is no stray's: another httpd has followed it before we came back. */
+        if (rv == APR_SUCCESS && (m->epoch != next || m->owner == NULL || strcmp(m->owner, to) != 0))
             rv = APR_EEXIST;
     }
 leave:

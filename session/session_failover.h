@@ -51,7 +51,8 @@ apr_status_t ha_move_look(const ha_session *, ha_call *, ha_move *);
  * says more. APR_NOTFOUND: no. Else broken. */
 apr_status_t ha_move_follow(const ha_session *, ha_call *, ha_move *);
 
-/* Claims the next epoch for `to`, and reads the backup. APR_SUCCESS: it is ours. APR_EEXIST: somebody was first; epoch and
+/* Claims the next epoch for `to`, and reads the backup; where too few nodes were heard, once more, for as long again, and all of
+ * them. APR_SUCCESS: it is ours. APR_EEXIST: somebody was first; epoch and
  * owner are theirs. Else broken: the store cannot tell. ttl: seconds the session may idle. */
 apr_status_t ha_move_claim(const ha_session *, ha_call *, ha_move *, const char *to, apr_uint32_t ttl);
 

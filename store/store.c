@@ -101,6 +101,7 @@ static void newest(ha_ask *ask, const char *key, ha_copy *const *copies, int n, 
     }
     out->rv = best ? APR_SUCCESS : read == ask->store->nnodes ? APR_NOTFOUND : APR_EGENERAL;
     out->node = best ? best->node->name : NULL;
+    out->sure = read > ask->store->nnodes - ask->store->copies;
     if (best) {
         value_out(&out->value, best, ask->call->pool);
         ha_repair_found(ask->store, key, best, copies, n, ~0u);
@@ -365,7 +366,7 @@ apr_status_t ha_store_claim(ha_store *store, ha_call *call, const char *key, con
     apr_uint64_t mine;                  /* its writer, if it is mine */
     apr_status_t rv;
     apr_time_t now, until, half;
-    apr_uint32_t step, walk = 0;
+    apr_uint32_t step, walk = 0, taken = 0;
     const ha_copy *first = NULL;
     int width = store->copies > 1 ? store->copies : 2;
     int place, i, nth, ahead, found = 0, held = 0, full = 0, steps = 0, gets, beyond = n == 0;
@@ -423,18 +424,22 @@ apr_status_t ha_store_claim(ha_store *store, ha_call *call, const char *key, con
          * later node has my candidate, and that is what everybody else will find. */
         now = apr_time_now();
         until = place + 1 < store->nnodes ? ask.deadline - (ask.deadline - now) / 4 : ask.deadline;
-        half = gets ? now + (until - now) / 2 : until;      /* as of any get */
+        half = now + (until - now) / 2;     /* those beyond are waited for as in any get */
         while ((ask.done & step) != step && now < until
-               && !(now >= half && ha_ask_ended(&ask, nth) && answers_beside(&ask) > store->nnodes - store->copies)) {
+               && !(now >= half && ha_ask_ended(&ask, nth) && (!gets || answers_beside(&ask) > store->nnodes - store->copies))) {
             ha_ask_wait(&ask, now < half ? 0 : ended(&ask) + 1, now < half ? half : until);
             now = apr_time_now();
         }
         ha_ask_trip(&ask, nth);
-        for (i = nth; i < ask.njobs; i++) {
+        for (i = 0; i < ask.njobs; i++) {
             const ha_copy *copy = ask.copies[i];
 
-            if (!ha_ask_ended(&ask, i) || (copy->nbeside && i != nth)) {
-                continue;       /* what lies there of the claim was asked for with the first step */
+            if (taken & 1u << i || !ha_ask_ended(&ask, i)) {
+                continue;
+            }
+            taken |= 1u << i;
+            if (i != nth && (copy->nbeside || walk & 1u << i)) {
+                continue;       /* too late; or what lies there of the claim was asked for with the first step */
             }
             if (i == nth ? copy->rv == APR_EEXIST : copy->rv == APR_SUCCESS) {
                 found += take_over(&ask, &cand, copy, found);

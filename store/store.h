@@ -71,6 +71,7 @@ typedef struct ha_found {
     apr_status_t rv;
     ha_value    value;
     const char *node;
+    int         sure;           /* so many nodes have answered that one of them has the newest, unless each of its copies is lost */
 } ha_found;
 #define HA_FOUND_MAX 2
 apr_status_t ha_store_look(ha_store *, ha_call *, ha_found *, int n, ha_store_trace *trace);

@@ -1,10 +1,11 @@
-/* session_move_test.c - look, follow, claim and what late backups meet, over a real store (lmdb): above all what an httpd does whose
- * knowledge is old. Keys are removed here as they would be when they have expired. */
+/* session_move_test.c - look, follow, claim and what late backups meet, over real stores (lmdb, memcached): above all what an httpd does
+ * whose knowledge is old. Keys are removed here as they would be when they have expired. */
 #include <apr_general.h>
 #include <apr_strings.h>
 
 #include "session/session_capture.h"
 #include "session/session_record.h"
+#include "store/store_nodes.h"
 #include "store_servers.h"
 
 #define IN_AN_HOUR (apr_time_now() + apr_time_from_sec(3600))
@@ -172,6 +173,62 @@ static void gone_and_forged(void)
        "where there are only claims, no backup is read");
 }
 
+/* Between our claim and our look another httpd has followed it, and the new owner has told of it there. */
+static void followed_at_once(void)
+{
+    ha_session s = session_of(8);
+    ha_call call = { p, 0, NULL };
+    ha_move m = { .epoch = 1 };
+
+    backup(&s, 2, 8, "r2");
+    ok(ha_move_claim(&s, &call, &m, "r2", 1800) == APR_SUCCESS && is_at(&m, 2, "r2") && has(&m, 2, 8),
+       "a backup of the member that we have claimed the epoch for is none of a stray claim's: ours, for we have to tell");
+}
+
+static void held_for_down(const ha_session *s, const int *order, int n)
+{
+    int i;
+
+    for (i = 0; i < n; i++) {
+        ha_breaker_open(s->store->nodes[order[i]].breaker, apr_time_now());
+    }
+}
+
+/* Two copies, three nodes; a moment's delay had two of them held for down, and the third has an old copy of another such moment. */
+static void nodes_that_were_not_heard(void)
+{
+    static ha_server servers[3];
+    const char *urls[3];
+    ha_session s = session_of(6);
+    ha_store *one = store;
+    apr_pool_t *pchild;
+    ha_call call = { p, 0, NULL };
+    ha_move m = { .epoch = 1 };
+    int order[HA_STORE_NODES_MAX], i;
+
+    for (i = 0; i < 3; i++) {
+        server_memcached(&servers[i], p, NULL);
+        urls[i] = servers[i].url;
+    }
+    s.store = store = store_of(p, 2, apr_time_from_sec(5), 3, urls);
+    pchild = store_child(store, p);
+    backup(&s, 1, 4, "r1");     /* no node is new any more */
+    ha_store_order(store, ha_key_backup(&s.digest, 1, p), order);
+    held_for_down(&s, order, 2);
+    backup(&s, 1, 5, "r1");
+    for (i = 0; i < 3; i++) {
+        while (!ha_breaker_usable(store->nodes[i].breaker)) {
+            ha_store_tend(store, p, apr_time_now());
+            apr_sleep(apr_time_from_msec(1));
+        }
+    }
+    backup(&s, 1, 6, "r1");
+    held_for_down(&s, order, 2);
+    ok(ha_move_claim(&s, &call, &m, "r2", 1800) == APR_SUCCESS && has(&m, 1, 6), "claimed while two of three nodes were held for down: they are asked all the same");
+    apr_pool_destroy(pchild);
+    store = one;
+}
+
 int main(void)
 {
     static const ha_blob content = { "0123456789abcdef0123456789abcdef", 32 };
@@ -196,6 +253,8 @@ int main(void)
     a_stray_claim();
     a_stray_claim_of_the_present();
     gone_and_forged();
+    followed_at_once();
+    nodes_that_were_not_heard();
     apr_pool_destroy(pchild);
     bad = tap_done();
     apr_terminate();
