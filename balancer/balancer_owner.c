@@ -73,16 +73,27 @@ static const ha_member_view *well_since(const ha_request *q, const char *route, 
     return since > (m->slot ? ha_member_last_error(m->slot) : 0) ? m : NULL;
 }
 
+int ha_owner_gone_on(ha_request *q, request_rec *r, const ha_owner *own)
+{
+    ha_call call = { .pool = r->pool, .deadline = apr_time_now() + ha_config_store_timeout(q->cfg) };
+    ha_move m = { .epoch = own->version.epoch };
+
+    return own->route[0] && q->sid.route && strcmp(own->route, q->sid.route) != 0 && ha_peers_present(q->balancer)
+           && ha_move_follow(ha_request_session(q), &call, &m) == APR_SUCCESS;
+}
+
 /* 1: known, q->move says where. 0: we hold the gate, find out. */
 static int known_or_our_turn(ha_request *q, request_rec *r, ha_owner *own, int *known)
 {
     ha_table *table = ha_request_table();
     apr_time_t bound = apr_time_now() + HA_GATE_BOUND;
+    int asked = 0;
 
     for (;;) {
         apr_time_t now = apr_time_now();
         *known = ha_table_owner(table, &q->session.digest, own);
-        if (*known && !q->doubt && own->gate <= now && own->route[0] && well_since(q, own->route, own->since)) {
+        if (*known && !q->doubt && own->gate <= now && own->route[0] && well_since(q, own->route, own->since)
+            && (asked++ || !ha_owner_gone_on(q, r, own))) {
             q->move.epoch = own->version.epoch;
             q->move.owner = apr_pstrdup(r->pool, own->route);
             return 1;
@@ -191,15 +202,6 @@ static int is_claimed_first(const ha_request *q, const ha_owner *own, int known)
     return known && own->version.epoch && own->route[0] && usable_owner(q, own->route) == NULL;
 }
 
-/* A session is lost without the store, and a node that was slow a moment ago may be well: what could not be found out is
- * asked of those too that are held for down. It costs a time-out more where they are. */
-static void look_again(ha_request *q, request_rec *r)
-{
-    ha_call call = store_call(q, r);
-    call.urgent = 1;
-    (void)ha_move_look(&q->session, &call, &q->move);
-}
-
 /* Leaves the owner in q->move; 1: found or made, 0: nobody is usable, stock shall say so. */
 static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, int known)
 {
@@ -266,8 +268,6 @@ static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, i
             rv = ha_move_claim(&q->session, &call, m, heir->worker->s->route, ttl);
             if (rv == APR_SUCCESS) {
                 q->moved = 1;
-                if (m->found == HA_BACKUP_BROKEN && !urgent)
-                    look_again(q, r);
                 return 1;
             }
             if (APR_STATUS_IS_EEXIST(rv)) {

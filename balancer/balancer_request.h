@@ -163,6 +163,10 @@ void ha_owner_has_it(ha_request *q, apr_time_t since);
 /* The member that has answered from an older epoch, or has not got the session, is the owner: it has not been given the backup, or has lost it again:
  * what is known here is not believed by this request any more, and it hands the backup over. */
 void ha_owner_doubt(ha_request *q);
+/* 1: another httpd has moved the session on from what the table says. It is asked of the store only where the client names another
+ * member than the table, for it may have heard of it first: sent to the former owner the request would be fenced, and lost
+ * if it cannot be repeated. */
+int ha_owner_gone_on(ha_request *q, request_rec *r, const ha_owner *own);
 /* A claim somebody else holds; 1 if the session lives at another member than route. */
 int ha_owner_left(ha_request *q, const char *route);
 void ha_request_steer(ha_request *q, request_rec *r, const char *route);

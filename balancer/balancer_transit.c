@@ -160,6 +160,11 @@ void ha_transit_request(ha_request *q, request_rec *r)
         return;                 /* we are moving it already */
     ha_request_session(q);
     table = ha_request_table();
+    memset(&own, 0, sizeof own);
+    if (ha_table_owner(table, &q->session.digest, &own) && ha_owner_gone_on(q, r, &own)) {
+        q->doubt = 1;
+        return;
+    }
     for (;;) {
         apr_time_t now = apr_time_now();
         memset(&own, 0, sizeof own);

@@ -6,7 +6,7 @@ use Apache::Test qw(-withtestmore);
 use Time::HiRes qw(sleep);
 use Site;
 
-plan tests => 32;
+plan tests => 36;
 
 sub n_of { (Site::member_of($_[0]) // '') =~ /(\d+)/; $1 }
 sub statuses { join ' ', map { $_->{status} } @_ }
@@ -47,6 +47,35 @@ for my $wait (0, 2) {
     is $r->{status}, 200, $wait ? 'awake: the other one has been told' : 'awake at once: the other one has not been told yet';
     is Site::count_of($r), 4, 'the old cookie through it does not meet the stale copy';
     is n_of($r), $heir, 'but the session';
+    sleep 2;
+}
+
+# the client hears of a move before the httpd does: its POST does not go to the former owner, whose answer could not be passed on
+{
+    my $without = sub {         # what is at this member is moved by the first httpd, which counts that as an error of it
+        my ($n, $cookie) = @_;
+        $site->manage($n, w_status_D => 1);
+        my $r = $site->get('/count', cookie => $cookie);
+        $site->manage($n, w_status_D => 0);
+        return $r;
+    };
+    my %at;
+    for (1 .. 60) { my $r = $site->get('/count'); $at{ n_of($r) } //= Site::cookie_of($r); last if keys %at == 3 }
+    $without->($_, $at{$_}) for sort keys %at;
+    my $r = $site->get('/count');
+    my $n = n_of($r);
+    $r = $without->($n, Site::cookie_of($r));
+    my $former = n_of($r);
+    isnt $former, $n, 'the first httpd has moved it, and knows where it is';
+    my $cookie = Site::cookie_of($r);
+    $site->tomcat($former)->stop_signal;
+    $r = $site->get('/count', cookie => $cookie, port => $port[1]);
+    $site->tomcat($former)->cont;
+    my $heir = n_of($r);
+    $r = $site->get('/count', cookie => Site::cookie_of($r), body => 'x=1');
+    is $r->{status}, 200, 'the second one has moved it on, and the client goes back to the first one with a POST';
+    is Site::count_of($r), 4, 'it runs in the session';
+    is n_of($r), $heir, 'at its member';
     sleep 2;
 }
 
