@@ -741,6 +741,40 @@ subtest 'in a Host, in the root application, without a jvmRoute, with Tomcat kee
     is($r->{count}, 1, 'a backup: then that');
 };
 
+subtest 'a web application that stops under its requests' => sub {
+    my $app = "$secret_dir/app";
+    system('cp', '-r', Tomcat::webapp(), $app) == 0 or die "cp: $?\n";
+    system('chmod', '-R', 'a+rX,u+w', $app);
+    my ($t) = Tomcat->start_all({ route => 'tomcat7', valve => 1, secret_file => $secret_file, docbase => $app, reloadable => 1,
+        context_attributes => 'backgroundProcessorDelay="1"' });
+    my $changed = time;
+    my $reload = sub { utime $changed, $changed += 5, glob "$app/WEB-INF/classes/shop/*.class" };     # begins within a second
+    my $slow = sub { $t->send_request($_[0], "/test/slow?ms=$_[1]", { 'Session-Backup-Accept' => $ACCEPT, $_[2] ? (Cookie => "JSESSIONID=$_[2]") : () }, $_[0] eq 'POST' ? 'x=1' : ()) };
+
+    my $jar = ask($t, '/count')->{jar};
+    my @running = map { $slow->('POST', 1700, $jar) } 1 .. 2;
+    sleep 0.1;
+    $reload->();
+    my @r = map { seen($t->read_response($_, 'POST'), $jar) } @running;
+    is(join(' ', map { $_->{status} } @r), '200 200', 'it waits for them');
+    is_deeply([sort map { $_->{count} } @r], [2, 3]);
+    is(scalar(grep { $_->{backup} } @r), 2, 'and each tells what it did') or diag explain [map { $_->{headers} } @r];
+
+    for (1 .. 100) { last if ask($t, '/count')->{status} == 200; sleep 0.1 }
+    my $seen = ask($t, '/count');
+    my @how = (['GET', 425, $seen->{jar}], ['POST', 503, $seen->{jar}], ['GET', 503, undef]);
+    @running = map { $slow->($_->[0], 9000, $_->[2]) } @how;
+    sleep 0.1;
+    $reload->();
+    @r = map { seen($t->read_response($running[$_], $how[$_][0]), $how[$_][2]) } 0 .. $#how;
+    is(join(' ', map { $_->{status} } @r), '425 503 503', 'not for ever: what they did is lost, and they are told so');
+    is(scalar(grep { $_->{backup} } @r), 0, 'nothing is told of it');
+    is($r[0]{missing}, 'id="' . base_of($seen->{jar}) =~ s/\.tomcat7$//r . '"', 'the session is to be brought');
+    is($r[1]{missing}, undef, 'but who may not be asked twice is not asked again');
+    like($t->log, qr/Reloading Context with name \[\/test\] is completed.*Reloading Context with name \[\/test\] is completed/s, 'it was reloaded twice');
+    $t->kill9;
+};
+
 subtest 'peers that are not trusted; missing="continue"; a second secret; a secret that changes' => sub {
     my $own = "$secret_dir/own";
     write_file($own, "$secret\n");

@@ -374,8 +374,9 @@ sub _server_xml {
     my $users = _escape("$self->{base}/conf/tomcat-users.xml");
     my ($http, $ajp, $more, $inside) = map { defined $self->{$_} ? $self->{$_} : '' }
         qw(http_attributes ajp_attributes context_attributes context_xml);
+    my $reloadable = $self->{reloadable} ? 'true' : 'false';
     my $contexts = join "\n", map { <<"XML" } $context, map { _escape($_) } @{ $self->{neighbours} || [] };
-        <Context path="$_" docBase="$docbase" reloadable="false" $more>
+        <Context path="$_" docBase="$docbase" reloadable="$reloadable" $more>
           <JarScanner scanClassPath="false" scanManifest="false"/>
           $at{context}
           $manager

@@ -4,11 +4,14 @@ import java.io.IOException;
 import java.util.Base64;
 import java.util.concurrent.TimeUnit;
 
+import jakarta.servlet.http.HttpServletResponse;
+
 import org.apache.catalina.Context;
 import org.apache.catalina.Manager;
 import org.apache.catalina.Session;
 import org.apache.catalina.connector.Request;
 import org.apache.catalina.session.StandardSession;
+import org.apache.catalina.util.SessionConfig;
 import org.apache.coyote.Response;
 import org.apache.tomcat.util.http.MimeHeaders;
 
@@ -27,6 +30,8 @@ final class Exchange {
     private final Request request;
     private final Context context;
     private final Manager manager;
+    private final Running running;
+    private final int stopsAtStart;
     private final String ownRoute;
     private final long inlineMax;
     private final long beganAt = System.currentTimeMillis();
@@ -39,11 +44,13 @@ final class Exchange {
     private long accessedAtStart;
     private volatile boolean told;
 
-    Exchange(SessionBackupValve valve, Request request, long inlineMax) {
+    Exchange(SessionBackupValve valve, Request request, Running running, long inlineMax) {
         this.valve = valve;
         this.request = request;
         this.context = request.getContext();
         this.manager = context.getManager();
+        this.running = running;
+        this.stopsAtStart = running.stops();
         this.ownRoute = SessionIds.ownRoute(context);
         this.inlineMax = inlineMax;
     }
@@ -66,17 +73,28 @@ final class Exchange {
 
     /** The response is about to be committed: the last moment for a field. Never throws. */
     void beforeCommit() {
+        if (told) {
+            return;
+        }
         told = true;
+        Response response = request.getCoyoteRequest().getResponse();
         try {
-            tell(request.getCoyoteRequest().getResponse());
+            tell(response);
         } catch (IOException | RuntimeException e) {
             valve.failed("no backup with this response", e);
+            if (hasStopped()) {
+                refuse(response);
+            }
         }
     }
 
-    /** The application has returned. If the response is committed by now, what happened since is for the next one. */
+    /**
+     * The application has returned. If the response is committed by now, what happened since is for the next one. If the web
+     * application is stopping, this is the last moment: its sessions end as soon as nobody is in it any more.
+     */
     void returned(boolean hooked) {
-        if (!told && !hooked && !request.isAsync() && !request.getCoyoteRequest().getResponse().isCommitted()) {
+        if (!told && (!hooked || hasStopped()) && !request.isAsync()
+                && !request.getCoyoteRequest().getResponse().isCommitted()) {
             beforeCommit();
         } else if (told || !hooked) {
             Session session = current();
@@ -93,6 +111,8 @@ final class Exchange {
         if (session == null || !SessionIds.wellFormed(base)) {
             if (ended) {
                 response.setHeader(Fields.BACKUP, Fields.gone(baseAtStart));
+            } else if (session == null && hasStopped() && (sessionAtStart != null || beginsSession(response))) {
+                refuse(response);
             }
             return;
         }
@@ -150,6 +170,28 @@ final class Exchange {
                 : Fields.inline(base, null, version, ttl, at, Base64.getEncoder().encodeToString(state.bytes));
         response.setHeader(Fields.BACKUP, field == null || field.length() + length(response) > HEAD_MAX
                 ? Fields.announced(base, null, version, ttl, at, state.bytes.length) : field);
+    }
+
+    private boolean hasStopped() {
+        return running.stops() != stopsAtStart;
+    }
+
+    private boolean beginsSession(Response response) {
+        String cookie = response.getMimeHeaders().getHeader("Set-Cookie");
+        return cookie != null && cookie.startsWith(SessionConfig.getSessionCookieName(context) + '=');
+    }
+
+    /**
+     * The web application has stopped under this request, and the session with it: what the answer acknowledges is nowhere.
+     * What may be asked twice is asked again, of the member that the session goes on at.
+     */
+    private void refuse(Response response) {
+        boolean again = baseAtStart != null && valve.saysMissing()
+                && ("GET".equals(request.getMethod()) || "HEAD".equals(request.getMethod()));
+        if (again) {
+            response.setHeader(Fields.MISSING, Fields.missing(baseAtStart));
+        }
+        response.setStatus(again ? Fields.STATUS_MISSING : HttpServletResponse.SC_SERVICE_UNAVAILABLE);
     }
 
     /** The valid session of this request, without touching one that the application did not ask for. */

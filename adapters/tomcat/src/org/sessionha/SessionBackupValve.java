@@ -6,6 +6,7 @@ import java.util.ArrayList;
 import java.util.Enumeration;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicLong;
@@ -17,6 +18,7 @@ import jakarta.servlet.http.Cookie;
 
 import org.apache.catalina.Container;
 import org.apache.catalina.Context;
+import org.apache.catalina.Lifecycle;
 import org.apache.catalina.LifecycleException;
 import org.apache.catalina.Manager;
 import org.apache.catalina.Session;
@@ -59,6 +61,7 @@ public class SessionBackupValve extends ValveBase {
     private WellKnown wellKnown;
     private volatile Accepted accepted = new Accepted("", -1);
     private final Departed departed = new Departed();
+    private final Map<Context,Running> running = new ConcurrentHashMap<>();
     private final SessionState.Unserialisable unserialisable = new SessionState.Unserialisable(LOG);
     private final AtomicLong saidFailed = new AtomicLong(System.nanoTime() - SILENCE_NS);
     private final AtomicBoolean saidForged = new AtomicBoolean();
@@ -216,7 +219,7 @@ public class SessionBackupValve extends ValveBase {
 
         Found found = find(request);
         boolean vouched = found.session != null && SessionRecord.of(found.session) != null;
-        if (!vouched && found.base != null && !asked && "425".equals(missing)
+        if (!vouched && found.base != null && !asked && saysMissing()
                 && mayComeBack(departed.why(context, found.base))
                 && !isHeldByNeighbour(request, found.base, SessionIds.ownRoute(context))) {
             response.setHeader(Fields.MISSING, Fields.missing(found.base));
@@ -225,17 +228,42 @@ public class SessionBackupValve extends ValveBase {
         }
         follow(request, found);
 
-        Exchange exchange = new Exchange(this, request, Math.min(inlineMax, inline));
+        Running here = runningIn(context);
+        Exchange exchange = new Exchange(this, request, here, Math.min(inlineMax, inline));
         exchange.begin(found.base, found.session);
         boolean hooked = CommitHook.install(request, exchange);
         if (bufferSize > response.getBufferSize()) {
             response.setBufferSize(bufferSize);
         }
+        here.enter();
         try {
             getNext().invoke(request, response);
         } finally {
-            exchange.returned(hooked);
+            try {
+                exchange.returned(hooked);
+            } finally {
+                here.leave();
+            }
         }
+    }
+
+    private Running runningIn(Context context) {
+        Running here = running.get(context);
+        if (here == null) {
+            here = new Running();
+            Running other = running.putIfAbsent(context, here);
+            if (other == null) {
+                context.addLifecycleListener(here);
+                context.addLifecycleListener(event -> {
+                    if (Lifecycle.AFTER_DESTROY_EVENT.equals(event.getType())) {
+                        running.remove(context);
+                    }
+                });
+            } else {
+                here = other;
+            }
+        }
+        return here;
     }
 
     /** The peer itself, whatever RemoteIpValve makes of the client's address. AJP and Unix sockets do not say. */
@@ -396,6 +424,11 @@ public class SessionBackupValve extends ValveBase {
             LOG.warn("Session backup: " + what + ": " + why.getMessage());
         }
         LOG.debug("Session backup", why);
+    }
+
+    /** Does httpd repeat what is said to be missing? */
+    boolean saysMissing() {
+        return "425".equals(missing);
     }
 
     void cannotRead(Session session) {
