@@ -27,6 +27,7 @@
 #define ADDERS    3
 #define KEYS      100000        /* at most */
 #define RESTARTS  9
+#define APART     300           /* keys, between two restarts */
 #define QUIET     1500          /* keys, where nothing is restarted */
 
 typedef struct board {          /* shared memory */
@@ -235,11 +236,12 @@ static void race(const claims_row *row)
 
         server_kill(&servers[node]);
         server_start(&servers[node]);
-        /* Everybody is some keys further before the next one dies, and the node in use again. */
+        /* Everybody is some keys further before the next one dies, and the node in use again: also for who met its death, and was
+         * put aside before it could say so (seen: two nodes were away for one key). */
         from = b->at[0];
         for (j = 0; j < 10000; j++) {
             ha_store_node_facts(store, node, p, &facts);
-            if (b->at[0] >= from + 20 && strcmp(facts.state, "down") != 0) {
+            if (b->at[0] >= from + APART && strcmp(facts.state, "down") != 0) {
                 break;
             }
             usleep(1000);
