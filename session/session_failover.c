@@ -187,8 +187,14 @@ static apr_status_t claim_value(const ha_session *s, ha_call *call, apr_uint64_t
 }
 
 /* Whoever needed so long that others could not be heard may have met an older backup than there is, or still have the one of an
- * earlier look; and a node that was slow a moment ago may be well. So those are asked too that are held for down. It costs a
- * time-out more where they are. */
+ * earlier look. Not, if no other httpd stores here and what was found is what this one has stored (m->least). */
+static int is_unsure(const ha_move *m, const ha_found places[2])
+{
+    return m->found == HA_BACKUP_BROKEN || ((!places[0].sure || !places[1].sure) && (m->shared || m->least.seq == 0));
+}
+
+/* A node that was slow a moment ago may be well: those are asked too that are held for down. It costs a time-out more where
+ * they are. */
 static void ask_the_others(const ha_session *s, ha_call *call, apr_interval_time_t time, ha_move *m)
 {
     call->urgent = 1;
@@ -240,7 +246,7 @@ apr_status_t ha_move_claim(const ha_session *s, ha_call *call, ha_move *m, const
     if (!s->claims_only) {
         take_backup(s, call, places, trace.broken, m);
         believe_backup(m);
-        if (rv == APR_SUCCESS && !call->urgent && (m->found == HA_BACKUP_BROKEN || !places[0].sure || !places[1].sure))
+        if (rv == APR_SUCCESS && !call->urgent && is_unsure(m, places))
             ask_the_others(s, call, time, m);
         /* A backup of our own claim is no stray's: another httpd has followed it before we came back. */
         if (rv == APR_SUCCESS && (m->epoch != next || m->owner == NULL || strcmp(m->owner, to) != 0))
