@@ -746,7 +746,7 @@ subtest 'a web application that stops under its requests' => sub {
     system('cp', '-r', Tomcat::webapp(), $app) == 0 or die "cp: $?\n";
     system('chmod', '-R', 'a+rX,u+w', $app);
     my ($t) = Tomcat->start_all({ route => 'tomcat7', valve => 1, secret_file => $secret_file, docbase => $app, reloadable => 1,
-        context_attributes => 'backgroundProcessorDelay="1"' });
+        context_attributes => 'backgroundProcessorDelay="1" unloadDelay="4000"' });
     my $changed = time;
     my $reload = sub { utime $changed, $changed += 5, glob "$app/WEB-INF/classes/shop/*.class" };     # begins within a second
     my $slow = sub { $t->send_request($_[0], "/test/slow?ms=$_[1]", { 'Session-Backup-Accept' => $ACCEPT, $_[2] ? (Cookie => "JSESSIONID=$_[2]") : () }, $_[0] eq 'POST' ? 'x=1' : ()) };
@@ -763,7 +763,7 @@ subtest 'a web application that stops under its requests' => sub {
     for (1 .. 100) { last if ask($t, '/count')->{status} == 200; sleep 0.1 }
     my $seen = ask($t, '/count');
     my @how = (['GET', 425, $seen->{jar}], ['POST', 503, $seen->{jar}], ['GET', 503, undef]);
-    @running = map { $slow->($_->[0], 9000, $_->[2]) } @how;
+    @running = map { $slow->($_->[0], 12_000, $_->[2]) } @how;
     sleep 0.1;
     $reload->();
     @r = map { seen($t->read_response($running[$_], $how[$_][0]), $how[$_][2]) } 0 .. $#how;
