@@ -64,16 +64,28 @@ static ha_outcome hand_over(ha_request *q, request_rec *r, proxy_worker *worker)
     return HA_RESTORED;
 }
 
+/* The session has come here by a claim, and its owner has told nothing since. Whoever claimed it tells of the move when the
+ * member has the session; if it failed before that (no member could be reached, the child was killed), we are the one. */
+static int ends_a_move(const ha_request *q, const proxy_worker *worker)
+{
+    const ha_record *record = &q->move.record;
+    return record->version.epoch < q->move.epoch && record->route[0] && strcmp(record->route, worker->s->route) != 0;
+}
+
 int ha_restore(ha_request *q, request_rec *r, proxy_worker *worker)
 {
     ha_outcome outcome = hand_over(q, r, worker);
+    int ends;
 
     if (outcome == HA_UNAVAILABLE)
         return 0;
     q->restore = 0;
+    ends = !q->moved && !q->told && ends_a_move(q, worker);
+    if (ends)
+        q->from = q->move.record.route;
     if (outcome != HA_RESTORED)
         q->tell_none = 1;       /* or it may ask for what it does not want */
-    if (outcome != HA_RESTORED || q->moved || q->told) {
+    if (outcome != HA_RESTORED || q->moved || q->told || ends) {
         q->outcome = outcome;
         q->decided = 1;
     }

@@ -6,7 +6,7 @@ use Apache::Test qw(-withtestmore);
 use Time::HiRes qw(sleep);
 use Site;
 
-plan tests => 15;
+plan tests => 18;
 
 my $site = Site->new(members => 2, nodes => 3, timeout => '500ms', balancer => 'SessionHAMemberTimeout 1s');
 sub n_of { Site::member_of($_[0]) =~ /(\d+)/; $1 }
@@ -106,6 +106,23 @@ sub until_up {
     sleep 2;
     is_deeply said($site->get('/count', cookie => $cookie)), [200, 4, "tomcat$heir"], 'what counts is what was stored last';
     $site->tomcat($first)->cont;
+    sleep 2;
+}
+
+# Who claimed it came to no member that lives; the next request that does brings the session there, and tells of the move.
+{
+    my $r = $site->get('/count');
+    my $cookie = Site::cookie_of($r);
+    my $first = n_of($r);
+    my $heir = 3 - $first;
+    $site->tomcat($heir)->stop_signal;
+    $site->tomcat($first)->kill9;
+    isnt $site->get('/count', cookie => $cookie)->{status}, 200, 'its member is dead, and the other one hangs';
+    $site->tomcat($heir)->cont;
+    sleep 2;
+    is_deeply said($site->get('/count', cookie => $cookie)), [200, 2, "tomcat$heir"], 'that wakes up';
+    is join(' ', @{ $site->status->{journal}[0] }{qw(from to outcome)}), "tomcat$first tomcat$heir restored", 'and the journal has it';
+    $site->tomcat($first)->restart;
     sleep 2;
 }
 
