@@ -22,6 +22,7 @@ APLOG_USE_MODULE(session_ha);
 
 #define GATE_POLL apr_time_from_msec(2)
 #define ANSWER_POLL apr_time_from_msec(20)
+#define LAG apr_time_from_sec(1)
 #define SURE apr_time_from_sec(5)   /* a member that has shown it has the session has not lost it since */
 #define EPOCHS_MAX 16           /* claims in a row that are followed within one request */
 
@@ -73,13 +74,25 @@ static const ha_member_view *well_since(const ha_request *q, const char *route, 
     return since > (m->slot ? ha_member_last_error(m->slot) : 0) ? m : NULL;
 }
 
+/* Sessions have been moved off its member since it was confirmed there. With a second more: that is how far what the children
+ * and the other httpds say of it may lag behind (ha_transit_look, balancer_peers.c). */
+static int may_have_left(const ha_request *q, const ha_owner *own)
+{
+    const ha_member_view *m = ha_members_find(q->balancer, own->route, strlen(own->route));
+    apr_time_t left = m && m->slot ? ha_member_last_left(m->slot) : 0;
+    return left && own->since <= left + LAG;
+}
+
 int ha_owner_gone_on(ha_request *q, request_rec *r, const ha_owner *own)
 {
     ha_call call = { .pool = r->pool, .deadline = apr_time_now() + ha_config_store_timeout(q->cfg) };
     ha_move m = { .epoch = own->version.epoch };
 
-    return own->route[0] && q->sid.route && strcmp(own->route, q->sid.route) != 0 && ha_peers_present(q->balancer)
-           && ha_move_follow(ha_request_session(q), &call, &m) == APR_SUCCESS;
+    if (q->asked_on || !own->route[0] || !ha_peers_present(q->balancer)
+        || !((q->sid.route && strcmp(own->route, q->sid.route) != 0) || may_have_left(q, own)))
+        return 0;
+    q->asked_on = 1;
+    return ha_move_follow(ha_request_session(q), &call, &m) == APR_SUCCESS;
 }
 
 /* 1: known, q->move says where. 0: we hold the gate, find out. */
@@ -87,13 +100,12 @@ static int known_or_our_turn(ha_request *q, request_rec *r, ha_owner *own, int *
 {
     ha_table *table = ha_request_table();
     apr_time_t bound = apr_time_now() + HA_GATE_BOUND;
-    int asked = 0;
 
     for (;;) {
         apr_time_t now = apr_time_now();
         *known = ha_table_owner(table, &q->session.digest, own);
         if (*known && !q->doubt && own->gate <= now && own->route[0] && well_since(q, own->route, own->since)
-            && (asked++ || !ha_owner_gone_on(q, r, own))) {
+            && !ha_owner_gone_on(q, r, own)) {
             q->move.epoch = own->version.epoch;
             q->move.owner = apr_pstrdup(r->pool, own->route);
             return 1;
@@ -379,6 +391,7 @@ static located locate(ha_request *q, request_rec *r)
     int known = 0, settled;
 
     ha_request_session(q);
+    q->asked_on = 0;
     if (q->gate) {
         /* a second attempt behind our own gate: the member that we had moved it to has failed too */
         known = ha_table_owner(ha_request_table(), &q->session.digest, &own);

@@ -2,20 +2,22 @@
  *
  * They agree on who owns a session by the claims in the store. But a claim is looked up only for members that were in
  * error, and each httpd meets errors of its own. So each tells the others, through the store, which members it has
- * seen in error: a small sealed note that expires by itself. Once in a while one child of each httpd writes the note
- * of its httpd and reads those of the others; a member's error that is new to us counts as if we had met it.
+ * seen in error, and off which it moves sessions: a small sealed note that expires by itself. Once in a while one child of each httpd writes the note
+ * of its httpd and reads those of the others; what is new to us counts as if we had met it.
  * While there may be others, a backup is acknowledged only after one more look for their claims (session_capture.h).
  * There may be some until we have listened once: they may have moved sessions while we started. And those who were
  * there within a session's life may come back, and move one, before we hear of them again.
  *
  *   key in the store   ha:p:<digest of the balancer>:<place>     place 0 .. PLACES-1, taken with `add`
- *   the note           instance LF { route TAB time-of-error LF }   times are the writer's, only compared for equality
+ *   the note           instance LF { route TAB time-of-error TAB time-of-leaving LF }   0: never
+ *                      times are the writer's, only compared for equality
  *
  *   shared memory, for all children of this httpd:
  *     instance   8       who we are, random
  *     tokens     8       second 32 bits | taken in it 32 bits
  *     words      64 x    balancer 8 | due 8 | transit 8 | told 8 | met 8 | place+1 4 | others 4 | heard 4
- *     seen     1024 x    balancer and route 8 | 16 x 8: that error of theirs is known
+ *     seen     1024 x    balancer, route and kind 8 | learned 8: our time, when we took one of theirs for ours; that one
+ *                        is not told on, or two httpds would tell each other for ever | 16 x 8: that time of theirs is known
  */
 #include "httpd.h"
 #include "apr_atomic.h"
@@ -50,7 +52,8 @@ typedef struct {
 
 typedef struct {
     volatile apr_uint64_t member;
-    volatile apr_uint64_t error[PLACES];
+    volatile apr_uint64_t learned;
+    volatile apr_uint64_t when[PLACES];
 } seen;
 
 typedef struct {
@@ -108,17 +111,34 @@ static word *word_of(const char *balancer)
     return NULL;
 }
 
-/* Is this error of theirs news? */
-static int is_news(const char *balancer, const char *route, int place, apr_uint64_t error)
+enum { ERROR, LEFT };
+
+static seen *seen_of(const char *balancer, const char *route, int kind)
 {
-    apr_uint64_t key = hash(balancer, route);
+    apr_uint64_t key = hash(balancer, route) + (apr_uint64_t)kind;
     int i;
     for (i = 0; i < 8; i++) {
         seen *s = &peers.shared->seen[(key + (unsigned)i) & (SEEN - 1)];
         if (s->member == key || apr_atomic_cas64(&s->member, key, 0) == 0 || s->member == key)
-            return apr_atomic_xchg64(&s->error[place], error) != error;
+            return s;
     }
-    return 0;
+    return NULL;
+}
+
+/* Is this time of theirs news? Then it counts as ours from now on. */
+static int is_news(const char *balancer, const char *route, int kind, int place, apr_int64_t when, apr_time_t now)
+{
+    seen *s = seen_of(balancer, route, kind);
+    if (s == NULL || when <= 0 || apr_atomic_xchg64(&s->when[place], (apr_uint64_t)when) == (apr_uint64_t)when)
+        return 0;
+    apr_atomic_set64(&s->learned, (apr_uint64_t)now);
+    return 1;
+}
+
+static apr_time_t if_ours(const char *balancer, const char *route, int kind, apr_time_t when)
+{
+    const seen *s = seen_of(balancer, route, kind);
+    return s && s->learned == (apr_uint64_t)when ? 0 : when;
 }
 
 /* ---- notes ------------------------------------------------------------------------------- */
@@ -142,9 +162,11 @@ static const char *our_note(const known *k, apr_pool_t *p)
     for (i = 0; i < n; i++) {
         const proxy_worker *w = APR_ARRAY_IDX(k->balancer->workers, i, proxy_worker *);
         const ha_member_slot *slot = *w->s->route ? ha_member(k->balancer->s->name, w->s->route) : NULL;
-        apr_time_t error = slot ? ha_member_last_error(slot) : 0;
-        if (error && error + k->ttl > now)
-            note = apr_psprintf(p, "%s%s\t%" APR_TIME_T_FMT "\n", note, w->s->route, error);
+        const char *name = k->balancer->s->name, *route = w->s->route;
+        apr_time_t error = if_ours(name, route, ERROR, ha_member_last_error(slot));
+        apr_time_t left = if_ours(name, route, LEFT, ha_member_last_left(slot));
+        if ((error && error + k->ttl > now) || (left && left + k->ttl > now))
+            note = apr_psprintf(p, "%s%s\t%" APR_TIME_T_FMT "\t%" APR_TIME_T_FMT "\n", note, route, error, left);
     }
     PROXY_THREAD_UNLOCK(k->balancer);
     return note;
@@ -218,8 +240,12 @@ static void learn(const known *k, int place, char *note)
             continue;
         *tab = '\0';
         m = ha_members_find(k->balancer, line, strlen(line));
-        if (m && m->slot && is_news(k->balancer->s->name, line, place, (apr_uint64_t)apr_atoi64(tab + 1)))
+        if (m == NULL || m->slot == NULL)
+            continue;
+        if (is_news(k->balancer->s->name, line, ERROR, place, apr_strtoi64(tab + 1, &tab, 10), now))
             ha_member_note_error(m->slot, now);
+        if (*tab == '\t' && is_news(k->balancer->s->name, line, LEFT, place, apr_atoi64(tab + 1), now))
+            ha_member_note_left(m->slot, now);
     }
 }
 

@@ -161,15 +161,15 @@ static proxy_balancer *balancer_of(request_rec *r, proxy_server_conf *conf, cons
     return ap_proxy_get_balancer(r->pool, conf, url, 1);
 }
 
-/* The owner is well and always was: nothing to look up. */
+/* The owner is well and always was, and no session has left it: nothing to look up. */
 static int at_home_and_well(const ha_request *q, apr_time_t now)
 {
     const ha_member_view *m = q->home;
-    apr_time_t error;
+    apr_time_t doubt;
     if (m == NULL || !PROXY_WORKER_IS_USABLE(m->worker))
         return 0;
-    error = m->slot ? ha_member_last_error(m->slot) : 0;
-    return error == 0 || error + apr_time_from_sec(ha_config_ttl(q->cfg)) < now;
+    doubt = m->slot ? ha_member_last_doubt(m->slot) : 0;
+    return doubt == 0 || doubt + apr_time_from_sec(ha_config_ttl(q->cfg)) < now;
 }
 
 static void put_in_front(request_rec *r, const char *steer, char **url)
@@ -255,6 +255,7 @@ static HA_APART int another_attempt(ha_request *q, const proxy_worker *failed, r
             q->cause = "connect";
     }
     q->steer = q->to = NULL;
+    q->asked_on = 0;
     return choose(q, r, url, now);
 }
 

@@ -73,6 +73,7 @@ typedef struct ha_request {
     /* of a takeover, or a return to a member that was in error */
     unsigned slow : 1;          /* the owner was asked for */
     unsigned looked : 1;        /* not only what is known here: in the store as well */
+    unsigned asked_on : 1;      /* whether another httpd has moved it on was asked */
     unsigned doubt : 1;         /* the owner may have lost it: give it the backup, whatever is known here */
     unsigned moved : 1;         /* it has a new owner since this request */
     unsigned followed : 1;      /* or since another one: its claim was found */
@@ -163,9 +164,10 @@ void ha_owner_has_it(ha_request *q, apr_time_t since);
 /* The member that has answered from an older epoch, or has not got the session, is the owner: it has not been given the backup, or has lost it again:
  * what is known here is not believed by this request any more, and it hands the backup over. */
 void ha_owner_doubt(ha_request *q);
-/* 1: another httpd has moved the session on from what the table says. It is asked of the store only where the client names another
- * member than the table, for it may have heard of it first: sent to the former owner the request would be fenced, and lost
- * if it cannot be repeated. */
+/* 1: another httpd has moved the session on from what the table says. It is asked of the store, once an attempt, only where there is
+ * a sign of it: the client names another member than the table, for it may have heard of it first; or sessions have been leaving
+ * their member since this one was confirmed there. Sent to the former owner the request would be fenced, and lost if it
+ * cannot be repeated. */
 int ha_owner_gone_on(ha_request *q, request_rec *r, const ha_owner *own);
 /* A claim somebody else holds; 1 if the session lives at another member than route. */
 int ha_owner_left(ha_request *q, const char *route);

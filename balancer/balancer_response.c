@@ -232,7 +232,7 @@ static int has_left(ha_request *q)
 {
     if (q->sid.id == NULL || q->sid.route == NULL || q->slot == NULL)
         return 0;
-    if (ha_member_last_error(q->slot) <= q->asked && !(q->home && q->home->transit->on && !q->entered && !q->moved))
+    if (ha_member_last_doubt(q->slot) <= q->asked && !(q->home && q->home->transit->on && !q->entered && !q->moved))
         return 0;
     return ha_owner_left(q, q->worker->s->route);
 }

@@ -31,11 +31,15 @@ void ha_transit_look(ha_transit *t, proxy_balancer *b, const ha_config *cfg, con
     apr_time_t ttl = apr_time_from_sec(ha_config_ttl(cfg));
     int i, on = 0;
 
-    for (i = 0; i < n && !on; i++) {
+    for (i = 0; i < n; i++) {
         const ha_member_view *m = &views[i];
-        apr_time_t error = m->slot ? ha_member_last_error(m->slot) : 0;
-        on = (ha_config_drain_moves(cfg) && is_draining(m))
-             || (ha_config_failback_rate(cfg) && error && error + ttl > now && PROXY_WORKER_IS_USABLE(m->worker));
+        apr_time_t doubt = m->slot ? ha_member_last_doubt(m->slot) : 0;
+        if (ha_config_drain_moves(cfg) && is_draining(m)) {
+            ha_member_note_left(m->slot, now);      /* before the first one goes: the other httpds hear of it meanwhile */
+            on = 1;
+        }
+        else if (ha_config_failback_rate(cfg) && doubt && doubt + ttl > now && PROXY_WORKER_IS_USABLE(m->worker))
+            on = 1;
     }
     if (on || t->on)
         t->since = ha_peers_transit(b, on, now);
@@ -52,7 +56,7 @@ static apr_status_t leave_cleanup(void *q)
 
 static int enter(ha_request *q, request_rec *r)
 {
-    if (!ha_table_enter(ha_request_table(), &q->session.digest, apr_time_now()))
+    if (!ha_table_enter(ha_request_table(), &q->session.digest, apr_time_now(), q->gate))
         return 0;
     q->entered = 1;
     apr_pool_cleanup_register(r->pool, q, leave_cleanup, apr_pool_cleanup_null);
@@ -90,7 +94,7 @@ static const ha_member_view *heir_of(ha_request *q, request_rec *r, const ha_mem
     }
     if (ha_config_failback_rate(q->cfg) && own->home[0] && (m = find(q, own->home)) != NULL && m != here
         && PROXY_WORKER_IS_USABLE(m->worker) && !is_draining(m)
-        && (m->slot == NULL || ha_member_last_error(m->slot) + WELL < now)
+        && (m->slot == NULL || ha_member_last_doubt(m->slot) + WELL < now)
         && ha_peers_token((apr_uint32_t)ha_config_failback_rate(q->cfg))) {
         *cause = "home";
         return m;
@@ -144,6 +148,8 @@ static int move_to(ha_request *q, request_rec *r, const ha_member_view *here, co
         return 0;
     q->from = here->worker->s->route;
     q->moved = q->slow = 1;
+    ha_member_note_left(here->slot, apr_time_now());
+    ha_peers_wake();
     ha_owner_adopt(q);
     return 1;
 }
@@ -156,9 +162,13 @@ void ha_transit_request(ha_request *q, request_rec *r)
     apr_time_t bound = apr_time_now() + HA_GATE_BOUND;
     const char *cause = NULL;
 
-    if (q->gate || q->entered)
-        return;                 /* we are moving it already */
+    if (q->entered)
+        return;
     ha_request_session(q);
+    if (q->gate) {              /* we are finding out, or moving it: who moves it next waits for this request, too */
+        (void)enter(q, r);
+        return;
+    }
     table = ha_request_table();
     memset(&own, 0, sizeof own);
     if (ha_table_owner(table, &q->session.digest, &own) && ha_owner_gone_on(q, r, &own)) {
@@ -189,8 +199,8 @@ void ha_transit_request(ha_request *q, request_rec *r)
                     q->cause = NULL;
                     q->moved = 0;
                     ha_owner_open_gate(q);
-                    (void)enter(q, r);
                 }
+                (void)enter(q, r);
                 break;
             }
         }

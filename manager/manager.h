@@ -30,10 +30,14 @@ typedef struct ha_member_slot ha_member_slot;
  * the balancer room keeps the pointer. Thread- and process-safe. */
 ha_member_slot *ha_member(const char *balancer, const char *route);
 
-/* The member was seen unusable (in error, disabled, stopped, hcheck). Read on every request of a
- * session, so it is one aligned 64-bit load. 0: never. */
+/* error: the member was seen unusable (in error, disabled, stopped, hcheck). left: sessions were being moved off it while it
+ * lived, and it has old copies of them. doubt: the later of both, which is read on every request of a session; so it is one
+ * aligned 64-bit load. 0: never. */
 apr_time_t ha_member_last_error(const ha_member_slot *);
+apr_time_t ha_member_last_left(const ha_member_slot *);
+apr_time_t ha_member_last_doubt(const ha_member_slot *);
 void ha_member_note_error(ha_member_slot *, apr_time_t when);
+void ha_member_note_left(ha_member_slot *, apr_time_t when);
 
 /* ---- what happened --------------------------------------------------------- */
 

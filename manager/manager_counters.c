@@ -7,7 +7,7 @@
  *   +------+----------------------+-------------------------+----------------------------+
  *     |      |                      |                         |
  *     |      key  hash(name)        key  hash(name, 0, route) key  balancer, from, to as
- *     |      named                  last_error                |    three table positions
+ *     |      named                  last_error, _left, _doubt |    three table positions
  *     |      results[],             counters                  outcomes[]
  *     |      bytes, kept
  *     |      name                   named, balancer, route
@@ -34,13 +34,13 @@
 #include "manager_shared.h"
 
 /* "SHAC" and the number of the layout: another number when a structure below changes. */
-#define LAYOUT (APR_UINT64_C(0x53484143) << 32 | 3)
+#define LAYOUT (APR_UINT64_C(0x53484143) << 32 | 4)
 
 typedef volatile apr_uint64_t word;
 
 struct ha_member_slot {
     word key;                       /* must be first, see place() */
-    word last_error;                /* apr_time_t; only moves forward */
+    word last_error, last_left, last_doubt;     /* apr_time_t; only move forward */
     word moved_out, moved_in, retried, last_failover;
     word outcomes[HA_OUTCOMES];     /* of the failovers into this member */
     word named;
@@ -228,17 +228,37 @@ ha_member_slot *ha_counters_member(ha_counters *c, const char *balancer, const c
     return slot;
 }
 
-apr_time_t ha_member_last_error(const ha_member_slot *slot)
+apr_time_t ha_member_last_doubt(const ha_member_slot *slot)
 {
     /* every request of a session comes here: one load of an aligned word, no call. It orders nothing;
      * a request that reads it a moment before the error could as well have come that moment earlier */
+    return slot ? (apr_time_t)slot->last_doubt : 0;
+}
+
+apr_time_t ha_member_last_error(const ha_member_slot *slot)
+{
     return slot ? (apr_time_t)slot->last_error : 0;
+}
+
+apr_time_t ha_member_last_left(const ha_member_slot *slot)
+{
+    return slot ? (apr_time_t)slot->last_left : 0;
 }
 
 void ha_member_note_error(ha_member_slot *slot, apr_time_t when)
 {
-    if (slot)
+    if (slot) {
         forward(&slot->last_error, when);
+        forward(&slot->last_doubt, when);
+    }
+}
+
+void ha_member_note_left(ha_member_slot *slot, apr_time_t when)
+{
+    if (slot) {
+        forward(&slot->last_left, when);
+        forward(&slot->last_doubt, when);
+    }
 }
 
 void ha_counters_failover(ha_counters *c, const ha_event *event, int *full)

@@ -185,14 +185,14 @@ void ha_table_home(ha_table *t, const ha_digest *d, const char *home)
     apr_global_mutex_unlock(t->mutex);
 }
 
-int ha_table_enter(ha_table *t, const ha_digest *d, apr_time_t now)
+int ha_table_enter(ha_table *t, const ha_digest *d, apr_time_t now, apr_time_t gate)
 {
     entry *e;
     int in;
     if (apr_global_mutex_lock(t->mutex) != APR_SUCCESS)
         return 1;
     e = find_or_make(t, d, now);
-    if ((in = e->gate <= now) != 0) {
+    if ((in = e->gate <= now || e->gate == gate) != 0) {
         if (e->entered + FORGOTTEN < now)
             e->running = 0;
         e->running++;

@@ -43,8 +43,9 @@ void ha_table_claimed(ha_table *, const ha_digest *, apr_uint64_t epoch, const c
 void ha_table_home(ha_table *, const ha_digest *, const char *home);
 
 /* While members are drained or taken back, requests are counted in and out, so that a session is moved between two of
- * its requests and not under one. 1: counted in. 0: the gate is closed, ask again. */
-int ha_table_enter(ha_table *, const ha_digest *, apr_time_t now);
+ * its requests and not under one. 1: counted in. 0: the gate is closed, ask again. gate: the one that the caller holds
+ * (ha_table_close_gate's until), or 0. */
+int ha_table_enter(ha_table *, const ha_digest *, apr_time_t now, apr_time_t gate);
 void ha_table_leave(ha_table *, const ha_digest *);
 /* 1: nobody is in. A count that nobody has touched for long is of a child that was killed. */
 int ha_table_empty(ha_table *, const ha_digest *, apr_time_t now);

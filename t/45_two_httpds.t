@@ -6,13 +6,14 @@ use Apache::Test qw(-withtestmore);
 use Time::HiRes qw(sleep);
 use Site;
 
-plan tests => 36;
+plan tests => 38;
 
 sub n_of { (Site::member_of($_[0]) // '') =~ /(\d+)/; $1 }
 sub statuses { join ' ', map { $_->{status} } @_ }
 sub members { my %m = map { (Site::member_of($_) // 'none') => 1 } @_; join ' ', sort keys %m }
 
-my $site = Site->new(members => 3, nodes => 2, conf => 'SessionHAMemberTimeout 400ms', retry => 'retry=1');
+my $site = Site->new(members => 3, nodes => 2, tomcat => { context_xml =>
+    '<Valve className="org.apache.catalina.valves.AccessLogValve" prefix="access" suffix="" fileDateFormat="" pattern="%m %s" buffered="false"/>' }, conf => 'SessionHAMemberTimeout 400ms', retry => 'retry=1');
 my @port = ($site->{port}, $site->second_httpd);
 my $turn = 0;
 sub both { my ($n, $path, %o) = @_; my @s = map { $site->send_request($path, %o, port => $port[$_ % 2]) } 1 .. $n; map { Site::read_answer($_) } @s }
@@ -48,6 +49,21 @@ for my $wait (0, 2) {
     is Site::count_of($r), 4, 'the old cookie through it does not meet the stale copy';
     is n_of($r), $heir, 'but the session';
     sleep 2;
+}
+
+# an error that both have heard of is over: they do not tell it each other again and again
+{
+    my $r = $site->get('/count');
+    my $cookie = Site::cookie_of($r);
+    my $given = sub { open my $fh, '<', $site->tomcat(n_of($r))->base . '/logs/access' or die "access: $!"; scalar grep { /^PUT/ } <$fh> };
+    $site->get('/count', cookie => $cookie) for 1 .. 2;
+    my $before = $given->();
+    for (1 .. 12) { sleep 0.3; $site->get('/count?peek', cookie => $cookie) }
+    is $given->() - $before, 0, 'the member is not given its session again and again';
+    $site->tomcat(n_of($r))->kill9;
+    $site->tomcat(n_of($r))->restart;
+    sleep 1;
+    is Site::count_of($site->get('/count', cookie => $cookie)), 4, 'and after the next error, it is once more';
 }
 
 # the client hears of a move before the httpd does: its POST does not go to the former owner, whose answer could not be passed on

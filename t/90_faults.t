@@ -4,6 +4,7 @@
 #   HA_FAULT_SECONDS=N      how long (40)
 #   HA_FAULT_HTTPDS=1|2     httpds before the same members and store (2)
 #   HA_FAULT_STRICT=1       a GET that fails is a failure too
+#   HA_FAULT_ONLY=C,C       only faults of these classes: member, node, link, storelink, httpd, drain (all)
 use strict;
 use warnings;
 use Hosts;
@@ -18,7 +19,7 @@ my $seconds = $ENV{HA_FAULT_SECONDS} || 40;
 my $httpds = $ENV{HA_FAULT_HTTPDS} || 2;
 diag "HA_FAULT_SEED=$seed HA_FAULT_HTTPDS=$httpds HA_FAULT_SECONDS=$seconds";
 
-my $run = Faults->new(seed => $seed, seconds => $seconds, httpds => $httpds, say => sub { note $_[0] });
+my $run = Faults->new(seed => $seed, seconds => $seconds, httpds => $httpds, only => $ENV{HA_FAULT_ONLY}, say => sub { diag $_[0] });
 my $verdict = $run->run;
 my ($counts, %by) = ($verdict->{counts});
 push @{ $by{ $_->{promise} } }, $_ for @{ $verdict->{violations} };

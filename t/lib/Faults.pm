@@ -59,6 +59,9 @@ sub new {
     my ($class, %a) = @_;
     my $self = bless { seconds => 60, httpds => 1, sessions => 10, say => sub { }, %a }, $class;
     $self->{dir} = Apache::Test::vars('t_logs') . "/faults.$self->{seed}";
+    my %only = map { $_ => 1 } split /,/, $self->{only} // '';
+    exists $class{$_} or die "no faults of class $_: " . join(', ', sort keys %class) . "\n" for keys %only;
+    $self->{weight} = { map { $_ => !%only || $only{$_} ? $class{$_} : 0 } keys %class };
     mkdir $self->{dir} or -d $self->{dir} or die "$self->{dir}: $!";
     return $self;
 }
@@ -71,7 +74,7 @@ sub history { $_[0]{history} }
 sub next_act {
     my $self = shift;
     my $d = $self->{draw} ||= Draw->new($self->{seed}, 'acts');
-    my %left = map { $_ => $self->{only}{$_} // $class{$_} } keys %class;
+    my %left = %{ $self->{weight} };
     my $act = { pause => $d->between(0.3, 1.5), faults => [] };
     for (1 .. $d->weighted(1 => 45, 2 => 35, 3 => 20)) {
         my @pairs = map { $_ => $left{$_} } grep { $left{$_} } sort keys %left;

@@ -201,6 +201,13 @@ static void counters_alone(void)
     ha_member_note_error(a, 1001);
     ok(ha_member_last_error(a) == 1001, "a later one moves it");
     ha_member_note_error(NULL, 1);
+    ok(ha_member_last_left(a) == 0 && ha_member_last_doubt(a) == 1001, "an error is a doubt, and nobody has left");
+    ha_member_note_left(a, 1000);
+    ok(ha_member_last_left(a) == 1000 && ha_member_last_doubt(a) == 1001, "sessions left before that error");
+    ha_member_note_left(a, 1002);
+    ok(ha_member_last_left(a) == 1002 && ha_member_last_doubt(a) == 1002 && ha_member_last_error(a) == 1001,
+       "sessions that leave are a doubt, and no error");
+    ha_member_note_left(NULL, 1);
 
     /* a client may send any route */
     for (i = 0; i < 20000; i++) {

@@ -65,6 +65,10 @@ static void gate(void)
     ok(!ha_table_close_gate(table, &d, 1002, 5002, 0), "who does not hold it cannot open it");
     ha_table_open_gate(table, &d, 5000);
     ok(ha_table_close_gate(table, &d, 1003, 6000, 0), "opened, it can be closed again");
+    ok(!ha_table_enter(table, &d, 1004, 0) && !ha_table_enter(table, &d, 1004, 5000), "behind a closed gate nobody is counted in");
+    ok(ha_table_enter(table, &d, 1004, 6000) && !ha_table_empty(table, &d, 1005), "but its holder");
+    ha_table_leave(table, &d);
+    ok(ha_table_empty(table, &d, 1005), "and out");
     ok(ha_table_close_gate(table, &d, 6001, 9000, 0), "a gate whose time is over is anybody's");
     ha_table_open_gate(table, &d, 6000);
     ok(!ha_table_close_gate(table, &d, 6002, 9001, 0), "its former holder does not open the next one's");
