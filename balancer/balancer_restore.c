@@ -14,12 +14,20 @@
 
 APLOG_USE_MODULE(session_ha);
 
+/* Who claims a session hands over what its former owner told last. Others who come before its new owner has told anything do
+ * so too, but may have found something newer meanwhile, that came too late and was fenced; and the member may have run requests in what it
+ * got first. It can tell, and we cannot. */
+static int is_late(const ha_request *q)
+{
+    return q->move.record.version.epoch < q->move.epoch && (!q->moved || ha_peers_present(q->balancer));
+}
+
 static const char *inline_field(ha_request *q, request_rec *r, ha_version version, const ha_blob *state, const char *mac)
 {
     const ha_record *record = &q->move.record;
     const char *text = record->base64 ? apr_pstrmemdup(r->pool, record->state.data, record->state.len)
                                       : ha_field_base64_encode(state, r->pool);
-    return ha_field_restore(r->pool, q->sid.id, version, text, mac);
+    return ha_field_restore(r->pool, q->sid.id, version, text, mac, is_late(q));
 }
 
 /* The member that recorded the `at` may have served a PUT there, and this one does not. */
@@ -46,7 +54,7 @@ static ha_outcome hand_over(ha_request *q, request_rec *r, proxy_worker *worker)
         x.method = "PUT";
         x.path = record->at[0] ? record->at : HA_WELL_KNOWN;
         x.field = HA_FIELD_RESTORE;
-        x.value = ha_field_restore(r->pool, q->sid.id, version, NULL, mac);
+        x.value = ha_field_restore(r->pool, q->sid.id, version, NULL, mac, is_late(q));
         x.body = state;
         if (ha_exchange_run(&x, r->pool) != APR_SUCCESS) {
             q->move.why = "the member did not answer the restore";

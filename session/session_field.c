@@ -498,7 +498,7 @@ const char *ha_field_accept(apr_pool_t *p, apr_size_t inline_max)
     return apr_psprintf(p, "v=1, inline=%" APR_SIZE_T_FMT, inline_max);
 }
 
-const char *ha_field_restore(apr_pool_t *p, const char *id, ha_version v, const char *state_b64, const char *mac_b64)
+const char *ha_field_restore(apr_pool_t *p, const char *id, ha_version v, const char *state_b64, const char *mac_b64, int former)
 {
     char epoch[24], seq[24];
 
@@ -507,7 +507,7 @@ const char *ha_field_restore(apr_pool_t *p, const char *id, ha_version v, const 
     /* pstrcat, not psprintf: a state of some KB is copied as memory is */
     return apr_pstrcat(p, "id=\"", id, "\", epoch=", epoch, ", seq=", seq,
                        state_b64 ? ", state=:" : "", state_b64 ? state_b64 : "", state_b64 ? ":" : "",
-                       ", mac=:", mac_b64, ":", NULL);
+                       ", mac=:", mac_b64, former ? ":, former" : ":", NULL);
 }
 
 const char *ha_field_restore_none(apr_pool_t *p, const char *id)

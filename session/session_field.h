@@ -37,7 +37,8 @@ const char  *ha_field_base64_encode(const ha_blob *bytes, apr_pool_t *p);
 
 /* Writers; all strings are checked by the caller (id: the strict alphabet). */
 const char *ha_field_accept(apr_pool_t *p, apr_size_t inline_max);
-const char *ha_field_restore(apr_pool_t *p, const char *id, ha_version v, const char *state_b64 /* NULL: body */, const char *mac_b64);
+/* state_b64 NULL: it is the body. former: a former owner's state; a member that has told under v.epoch has a better one. */
+const char *ha_field_restore(apr_pool_t *p, const char *id, ha_version v, const char *state_b64, const char *mac_b64, int former);
 const char *ha_field_restore_none(apr_pool_t *p, const char *id);
 const char *ha_field_fetch(apr_pool_t *p, const char *id, apr_int64_t time_s, const char *mac_b64);
 

@@ -56,7 +56,7 @@ sub put {
     my ($t, $id, $epoch, $seq, $state, %how) = @_;
     my $mac = restore_mac($id, $epoch, $seq, exists $how{signed} ? $how{signed} : $state, $how{key});
     return $t->request('PUT', $how{at} || "/test$WELL_KNOWN",
-        { 'Session-Restore' => qq(id="$id", epoch=$epoch, seq=$seq, mac=:$mac:) }, $state);
+        { 'Session-Restore' => qq(id="$id", epoch=$epoch, seq=$seq, mac=:$mac:) . ($how{former} ? ', former' : '') }, $state);
 }
 
 # A Session-Backup as a hash; undef when there is none.
@@ -315,6 +315,31 @@ subtest 'PUT: 204, 412, 403' => sub {
     is(put($two, $id, 4, 1, 'x' x 1_500_000)->{status}, 413, 'too large');
     is(put($two, 'TOOLARGE', 1, 1, 'x' x 1_500_000)->{status}, 413, 'too large');
     is(ask($two, '/count?peek', 'TOOLARGE.tomcat1')->{status}, 200, '... is not asked for again');
+};
+
+# Several httpds hand over what a former owner told last, and one of them may have found an older one; or one of them
+# found, after the member had begun, what came too late and was acknowledged to nobody.
+subtest 'two states of a former owner, one after the other' => sub {
+    my $r = ask($one, '/count');
+    my ($jar, $id) = ($r->{jar}, $r->{backup}{id});
+    my @told = map { ask($one, '/count', $jar)->{backup} } 1 .. 6;
+    my $give = sub { my ($epoch, $n, %how) = @_; put($two, $id, $epoch, $told[$n]{seq}, $told[$n]{state}, %how)->{status} };
+    is($give->(2, 0, former => 1), 204);
+    is($give->(2, 1, former => 1), 204, 'nothing has run: the newer one is taken');
+    is(ask($two, '/count?peek', $jar)->{count}, 3, '... and is there');
+    is($give->(2, 2, former => 1), 412, 'a request has run: what it saw stays');
+    is(ask($two, '/count', $jar, 'Session-Restore' => restore_field($id, 2, $told[2]{seq}, $told[2]{state}) . ', former')->{count}, 4, '... also within a request');
+    is($give->(2, 5), 204, 'not a former one: the newer is taken as ever');
+    is(ask($two, '/count?peek', $jar)->{count}, 7);
+    is($give->(3, 0, former => 1), 204, 'a later epoch is taken');
+    my $slow = $two->send_request('GET', '/test/slow?ms=1500', { Cookie => "JSESSIONID=$jar", 'Session-Backup-Accept' => $ACCEPT });
+    sleep 0.5;
+    is($give->(3, 4, former => 1), 412, 'a request is running');
+    my $late = seen($two->read_response($slow));
+    is($late->{backup}{epoch}, 3, 'its answer is told');
+    is(ask($two, '/count?peek', $jar)->{count}, 3, '... and kept');
+    is($give->(4, 4, former => 1), 204);
+    is(ask($two, '/count?peek', $jar)->{count}, 6);
 };
 
 subtest 'kill -9, then PUT to another member' => sub {

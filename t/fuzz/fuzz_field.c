@@ -45,7 +45,7 @@ static void check_written(const ha_field_backup *b, apr_pool_t *p)
     HOLDS(ha_field_parse_missing(ha_field_restore_none(p, b->id), p, &id) == APR_SUCCESS && strcmp(id, b->id) == 0);
     HOLDS(ha_field_parse_missing(ha_field_fetch(p, b->id, 1700000000, "bWFj"), p, &id) == APR_SUCCESS && strcmp(id, b->id) == 0);
     if (b->version.epoch) {
-        HOLDS(ha_field_parse_backup(ha_field_restore(p, b->id, b->version, "AAAA", "bWFj"), p, &again, &why) == APR_SUCCESS);
+        HOLDS(ha_field_parse_backup(ha_field_restore(p, b->id, b->version, "AAAA", "bWFj", 1), p, &again, &why) == APR_SUCCESS);
         HOLDS(strcmp(again.id, b->id) == 0 && again.version.epoch == b->version.epoch && again.version.seq == b->version.seq && again.state.len == 4);
     }
 }

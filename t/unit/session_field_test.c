@@ -281,9 +281,11 @@ static void check_writers(apr_pool_t *p)
     ha_version v = { 3, 19 }, top = { 999999999999999, 999999999999999 };
 
     is_str(ha_field_accept(p, HA_INLINE_MAX), "v=1, inline=4096", "accept");
-    is_str(ha_field_restore(p, "ABC", v, "aGVsbG8=", "bWFj"), "id=\"ABC\", epoch=3, seq=19, state=:aGVsbG8=:, mac=:bWFj:", "restore");
-    is_str(ha_field_restore(p, "ABC", v, NULL, "bWFj"), "id=\"ABC\", epoch=3, seq=19, mac=:bWFj:", "restore with a body");
-    is_str(ha_field_restore(p, "ABC", top, "", "bWFj"), "id=\"ABC\", epoch=999999999999999, seq=999999999999999, state=::, mac=:bWFj:", "restore of nothing");
+    is_str(ha_field_restore(p, "ABC", v, "aGVsbG8=", "bWFj", 0), "id=\"ABC\", epoch=3, seq=19, state=:aGVsbG8=:, mac=:bWFj:", "restore");
+    is_str(ha_field_restore(p, "ABC", v, "aGVsbG8=", "bWFj", 1), "id=\"ABC\", epoch=3, seq=19, state=:aGVsbG8=:, mac=:bWFj:, former",
+           "restore of what a former owner told");
+    is_str(ha_field_restore(p, "ABC", v, NULL, "bWFj", 0), "id=\"ABC\", epoch=3, seq=19, mac=:bWFj:", "restore with a body");
+    is_str(ha_field_restore(p, "ABC", top, "", "bWFj", 0), "id=\"ABC\", epoch=999999999999999, seq=999999999999999, state=::, mac=:bWFj:", "restore of nothing");
     is_str(ha_field_restore_none(p, "ABC"), "id=\"ABC\", none", "nothing to restore");
     is_str(ha_field_fetch(p, "ABC", 1700000000, "bWFj"), "id=\"ABC\", time=1700000000, mac=:bWFj:", "fetch");
 }

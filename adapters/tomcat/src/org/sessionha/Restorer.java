@@ -41,11 +41,11 @@ final class Restorer {
         }
         // two requests that bring the same session: the second finds what the first has taken
         synchronized (locks[(base.hashCode() & Integer.MAX_VALUE) % LOCKS]) {
-            return take(context, base, version, state);
+            return take(context, base, version, Field.flag(field, "former"), state);
         }
     }
 
-    private Outcome take(Context context, String base, Version version, byte[] state) {
+    private Outcome take(Context context, String base, Version version, boolean former, byte[] state) {
         Manager manager = context.getManager();
         String id = SessionIds.full(base, SessionIds.ownRoute(context));
         if (valve.departed().isOver(context, base, version)) {
@@ -55,7 +55,7 @@ final class Restorer {
             Session held = manager.findSession(id);
             SessionRecord record = held == null ? null : SessionRecord.of(held);
             if (held != null && held.isValid()) {
-                if (record != null && record.version().compareTo(version) >= 0) {
+                if (record != null && !record.makesWayFor(version, former)) {
                     return Outcome.HELD;
                 }
             } else {
@@ -81,8 +81,9 @@ final class Restorer {
                 session.access();
                 session.endAccess();
             }
-            if (held != null && record != null) {
-                record.replace();       // before: a response in between must not take the new copy for the one it began with
+            // before: a response in between must not take the new copy for the one it began with
+            if (held != null && record != null && !record.makeWayFor(version, former)) {
+                return Outcome.HELD;
             }
             // one step in the manager's map: a parallel request finds the old copy or the new one, never none
             manager.add(session);

@@ -43,6 +43,7 @@ public class SessionBackupValve extends ValveBase {
             + "|172\\.(?:1[6-9]|2\\d|3[01])(?:\\.\\d{1,3}){2}|169\\.254(?:\\.\\d{1,3}){2}"
             + "|0:0:0:0:0:0:0:1|::1|f[cd][0-9a-f]{2}:[0-9a-f:]+|fe[89ab][0-9a-f]:[0-9a-f:]+(?:%.*)?";
 
+    private static final int LOOKS = 1000;
     private static final long SILENCE_NS = TimeUnit.SECONDS.toNanos(10);
 
     private String secretFile;
@@ -218,7 +219,28 @@ public class SessionBackupValve extends ValveBase {
         }
 
         Found found = find(request);
-        boolean vouched = found.session != null && SessionRecord.of(found.session) != null;
+        SessionRecord record = vouched(found);
+        for (int i = 0; record != null && !record.enter() && i < LOOKS; i++) {
+            Thread.yield();         // a restore is putting the new copy in its place
+            found = find(request);
+            record = vouched(found);
+        }
+        try {
+            run(request, response, found, record != null, asked, inlineMax);
+        } finally {
+            if (record != null) {
+                record.leave();
+            }
+        }
+    }
+
+    private static SessionRecord vouched(Found found) {
+        return found.session == null ? null : SessionRecord.of(found.session);
+    }
+
+    private void run(Request request, Response response, Found found, boolean vouched, boolean asked, long inlineMax)
+            throws IOException, ServletException {
+        Context context = request.getContext();
         if (!vouched && found.base != null && !asked && saysMissing()
                 && mayComeBack(departed.why(context, found.base))
                 && !isHeldByNeighbour(request, found.base, SessionIds.ownRoute(context))) {

@@ -31,6 +31,10 @@ final class SessionRecord {
     private boolean recheck;
     /** A newer copy of the session has taken the place of this one. */
     private boolean replaced;
+    /** Requests that run in this copy. */
+    private int running;
+    /** Something was told of this copy. */
+    private boolean told;
     /** Soft: httpd may never fetch it, and the session can be read again. */
     private SoftReference<byte[]> announced;
 
@@ -104,6 +108,7 @@ final class SessionRecord {
             digest = read.digest;
             toldAs = base;
             exportedAt = now;
+            told = true;
             announced = keep ? new SoftReference<>(read.bytes) : null;
         }
     }
@@ -131,9 +136,28 @@ final class SessionRecord {
         return toldAs;
     }
 
-    /** Requests may still run in this copy: what they change is in no backup. */
-    synchronized void replace() {
-        replaced = true;
+    /** A request begins in this copy; counted in any case. False: a newer one is taking its place. */
+    synchronized boolean enter() {
+        running++;
+        return !replaced;
+    }
+
+    synchronized void leave() {
+        running--;
+    }
+
+    /**
+     * Does this copy make way for that version? For a newer one. But what httpd hands over is a former owner's state, and there
+     * may be several of one epoch: somebody brought an older one first. Once requests have run in that, it is the session.
+     */
+    synchronized boolean makesWayFor(Version version, boolean former) {
+        return version().compareTo(version) < 0 && !(former && epoch == version.epoch && (running > 0 || told));
+    }
+
+    /** The same, and it has: requests may still run in it; what they change is in no backup. */
+    synchronized boolean makeWayFor(Version version, boolean former) {
+        replaced = makesWayFor(version, former);
+        return replaced;
     }
 
     synchronized boolean isReplaced() {
