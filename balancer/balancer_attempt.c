@@ -202,10 +202,12 @@ static int answer_missing(ha_request *q, request_rec *r, const attempt *a)
         q->tell_none = 1;
         return run(q, r, a, asked, asked == a->worker ? a->url : url_at(a, asked, r->pool));
     }
-    if (q->slot && q->move.owner && strcmp(q->move.owner, q->worker->s->route) == 0)
-        ha_members_error(q->slot, q->asked);
-    q->from = q->worker->s->route;
-    q->told = 1;
+    if (!q->left) {
+        if (q->slot && q->move.owner && strcmp(q->move.owner, q->worker->s->route) == 0)
+            ha_members_error(q->slot, q->asked);
+        q->from = q->worker->s->route;
+        q->told = 1;
+    }
     ha_owner_doubt(q);          /* it may be the owner by our own word, and not have been given it */
     status = run_at_owner(q, r, a);
     return status;

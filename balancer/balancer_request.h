@@ -94,6 +94,7 @@ typedef struct ha_request {
     unsigned answered : 1;      /* our fields were taken out of the answer */
     unsigned swallow : 1;       /* this answer is for us, not for the client */
     unsigned missing : 1;       /* it was: "I do not have the session" */
+    unsigned left : 1;          /* ... any more: an httpd moves it, or did */
     unsigned asked_again : 1;
     unsigned fenced : 1;        /* it was: from a member that the session has left */
     unsigned hidden : 1;        /* keepalives is */

@@ -63,7 +63,7 @@ static const char *fetch(backup_job *job, apr_pool_t *p)
     job->x.method = "GET";
     job->x.path = job->record.at[0] ? job->record.at : HA_WELL_KNOWN;
     job->x.field = HA_FIELD_FETCH;
-    job->x.value = ha_field_fetch(p, job->id, now, ha_mac_fetch(job->session.secret, job->id, now, p));
+    job->x.value = ha_field_fetch(p, job->id, now, ha_mac_fetch(job->session.secret, job->id, now, p), 0);
     job->x.max = (apr_size_t)job->max_size;
     if (ha_exchange_run(&job->x, p) != APR_SUCCESS)
         return "the member did not answer the fetch";
@@ -253,7 +253,11 @@ void ha_response_take(ha_request *q, request_rec *r)
         return;
     }
     if (missing && r->status == HA_STATUS_MISSING && q->captures && q->sid.id && !q->asked_again) {
+        const char *id;
+        int left;
         q->missing = q->swallow = 1;
+        (void)ha_field_parse_missing(missing, r->pool, &id, &left);
+        q->left = left != 0;
         return;
     }
     if (backup && q->captures)

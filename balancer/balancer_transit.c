@@ -5,7 +5,8 @@
  * requests, when none of the others is running: the request closes the gate, waits until the others are out, and
  * moves the session as a failover does. For that, requests are counted in and out in the shared table; only while a
  * member is draining or has come back, so the healthy path pays one look at a flag. Requests that began before the
- * counting are given SETTLE to end; what runs longer is fenced, as ever.
+ * counting are given SETTLE to end; what runs longer is fenced, as ever. Where there are other httpds, whose requests we cannot
+ * count, the member is asked to let the session leave (doc/protocol.md).
  */
 #include "httpd.h"
 #include "apr_strings.h"
@@ -18,6 +19,7 @@ APLOG_USE_MODULE(session_ha);
 #define SETTLE apr_time_from_sec(3)
 #define WELL apr_time_from_sec(2)       /* a member has to be back for that long before sessions go home */
 #define POLL apr_time_from_msec(2)
+#define ASK apr_time_from_msec(10)
 #define OTHERS apr_time_from_sec(5)     /* how long the others' requests are waited for; then the session stays, for now */
 
 static int is_draining(const ha_member_view *m)
@@ -104,9 +106,8 @@ static const ha_member_view *heir_of(ha_request *q, request_rec *r, const ha_mem
 
 /* ---- the move ----------------------------------------------------------------------------------- */
 
-static int others_are_out(const ha_request *q)
+static int others_are_out(const ha_request *q, apr_time_t bound)
 {
-    apr_time_t bound = apr_time_now() + OTHERS;
     while (!ha_table_empty(ha_request_table(), &q->session.digest, apr_time_now())) {
         if (apr_time_now() >= bound)
             return 0;
@@ -115,14 +116,58 @@ static int others_are_out(const ha_request *q)
     return 1;
 }
 
+/* Requests of the session may run at the member that have come through other httpds. It lets no more begin, and says when the last one
+ * has ended; from then on it answers nobody from its copy. told: how new that is. 0: they do not end. */
+static int others_have_left(ha_request *q, request_rec *r, const ha_member_view *here, apr_time_t bound, ha_version *told)
+{
+    apr_pool_t *p;
+    int done = 0;
+
+    apr_pool_create(&p, r->pool);
+    while (!done) {
+        ha_exchange x = { 0 };
+        ha_field_backup field;
+        const char *why;
+        apr_int64_t now = apr_time_sec(apr_time_now());
+
+        ha_exchange_from(&x, q, r, here->worker, p);
+        x.method = "GET";
+        x.path = q->move.record.at[0] ? q->move.record.at : HA_WELL_KNOWN;
+        x.field = HA_FIELD_FETCH;
+        x.value = ha_field_fetch(p, q->sid.id, now, ha_mac_fetch(q->session.secret, q->sid.id, now, p), 1);
+        if (ha_exchange_run(&x, p) != APR_SUCCESS)
+            break;
+        if (x.backup == NULL || ha_field_parse_fetched(x.backup, p, &field, &why) != APR_SUCCESS || field.running < 0)
+            done = 1;           /* it does not have it, or does not know how */
+        else if (field.running == 0) {
+            *told = field.version;
+            done = 1;
+        }
+        else if (apr_time_now() >= bound)
+            break;
+        else
+            apr_sleep(ASK);
+        apr_pool_clear(p);
+    }
+    apr_pool_destroy(p);
+    return done;
+}
+
+static int is_in_store(const ha_request *q, const ha_version *told)
+{
+    const ha_version *v = &q->move.record.version;
+    return v->epoch > told->epoch || (v->epoch == told->epoch && v->seq >= told->seq);
+}
+
 /* We hold the gate. 1: the session is the heir's, or another httpd's choice; 0: it stays. */
 static int move_to(ha_request *q, request_rec *r, const ha_member_view *here, const ha_member_view *heir,
                    const ha_owner *own)
 {
+    apr_time_t bound = apr_time_now() + OTHERS;
     ha_call call = { .pool = r->pool };
     apr_status_t rv;
 
-    if (!others_are_out(q))
+    if (!others_are_out(q, bound))
         return 0;
     memset(&q->move, 0, sizeof q->move);
     q->move.epoch = own->version.epoch;
@@ -139,9 +184,18 @@ static int move_to(ha_request *q, request_rec *r, const ha_member_view *here, co
         call.deadline = apr_time_now() + ha_config_store_timeout(q->cfg);
     }
     else {
+        ha_version told = { 0 };
         rv = ha_move_look(&q->session, &call, &q->move);
         if (rv != APR_SUCCESS || q->move.found != HA_BACKUP_FOUND)
             return 0;           /* without a backup it is better off where it is */
+        if (ha_peers_present(q->balancer) && !others_have_left(q, r, here, bound, &told))
+            return 0;
+        call.deadline = apr_time_now() + ha_config_store_timeout(q->cfg);
+        while (!is_in_store(q, &told)) {        /* another httpd is storing it */
+            if (apr_time_now() >= call.deadline || ha_move_look(&q->session, &call, &q->move) != APR_SUCCESS)
+                return 0;
+            apr_sleep(ASK);
+        }
     }
     rv = ha_move_claim(&q->session, &call, &q->move, heir->worker->s->route, (apr_uint32_t)ha_config_ttl(q->cfg));
     if (rv != APR_SUCCESS && !APR_STATUS_IS_EEXIST(rv))

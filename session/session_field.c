@@ -10,10 +10,11 @@
 #include <string.h>
 #include <apr_strings.h>
 
-enum { KEY_ID, KEY_WAS, KEY_AT, KEY_EPOCH, KEY_SEQ, KEY_TTL, KEY_SIZE, KEY_STATE, KEY_GONE, KEYS };
+enum { KEY_ID, KEY_WAS, KEY_AT, KEY_EPOCH, KEY_SEQ, KEY_TTL, KEY_SIZE, KEY_STATE, KEY_GONE, KEY_LEFT, KEY_RUNNING, KEYS };
 
 static const struct key { const char *name; apr_size_t len; } keys[KEYS] = {
-    { "id", 2 }, { "was", 3 }, { "at", 2 }, { "epoch", 5 }, { "seq", 3 }, { "ttl", 3 }, { "size", 4 }, { "state", 5 }, { "gone", 4 }
+    { "id", 2 }, { "was", 3 }, { "at", 2 }, { "epoch", 5 }, { "seq", 3 }, { "ttl", 3 }, { "size", 4 }, { "state", 5 }, { "gone", 4 },
+    { "left", 4 }, { "running", 7 }
 };
 
 typedef enum { NOT_THERE, INTEGER, STRING, BYTES, BOOLEAN, OTHER } item_type;
@@ -287,6 +288,8 @@ static int key_of(const char *s, apr_size_t len)
     case 's': k = s[1] == 'e' ? KEY_SEQ : s[1] == 'i' ? KEY_SIZE : KEY_STATE; break;
     case 't': k = KEY_TTL; break;
     case 'g': k = KEY_GONE; break;
+    case 'l': k = KEY_LEFT; break;
+    case 'r': k = KEY_RUNNING; break;
     }
     return k < KEYS && len == keys[k].len && memcmp(s, keys[k].name, len) == 0 ? k : KEYS;
 }
@@ -414,7 +417,7 @@ static apr_status_t parse_backup(const char *value, int fetched, apr_pool_t *p, 
     int kinds;
 
     memset(out, 0, sizeof(*out));
-    out->ttl = out->size = -1;
+    out->ttl = out->size = out->running = -1;
     if (read_dictionary(value, items) != APR_SUCCESS)
         wrong = "not a dictionary after RFC 9651";
     else if (!(out->id = id_of(&items[KEY_ID], p)) && (!fetched || items[KEY_ID].type != NOT_THERE))
@@ -433,6 +436,8 @@ static apr_status_t parse_backup(const char *value, int fetched, apr_pool_t *p, 
         wrong = "ttl is not an integer";
     else if (!number_of(&items[KEY_SIZE], 0, NUMBER_MAX, &out->size))
         wrong = "size is not an integer of 0 or more";
+    else if (!number_of(&items[KEY_RUNNING], 0, NUMBER_MAX, &out->running))
+        wrong = "running is not an integer of 0 or more";
     if (wrong)
         goto leave;
 
@@ -466,7 +471,7 @@ leave:
     if (!wrong)
         return APR_SUCCESS;
     memset(out, 0, sizeof(*out));
-    out->ttl = out->size = -1;
+    out->ttl = out->size = out->running = -1;
     *why = wrong;
     return APR_EINVAL;
 }
@@ -481,13 +486,16 @@ apr_status_t ha_field_parse_fetched(const char *value, apr_pool_t *p, ha_field_b
     return parse_backup(value, 1, p, out, why);
 }
 
-apr_status_t ha_field_parse_missing(const char *value, apr_pool_t *p, const char **id)
+apr_status_t ha_field_parse_missing(const char *value, apr_pool_t *p, const char **id, int *left)
 {
     struct item items[KEYS + 1];
 
     *id = NULL;
-    if (read_dictionary(value, items) == APR_SUCCESS)
+    *left = 0;
+    if (read_dictionary(value, items) == APR_SUCCESS) {
         *id = id_of(&items[KEY_ID], p);
+        *left = *id && items[KEY_LEFT].type == BOOLEAN && items[KEY_LEFT].number;
+    }
     return *id ? APR_SUCCESS : APR_EINVAL;
 }
 
@@ -515,7 +523,7 @@ const char *ha_field_restore_none(apr_pool_t *p, const char *id)
     return apr_pstrcat(p, "id=\"", id, "\", none", NULL);
 }
 
-const char *ha_field_fetch(apr_pool_t *p, const char *id, apr_int64_t time_s, const char *mac_b64)
+const char *ha_field_fetch(apr_pool_t *p, const char *id, apr_int64_t time_s, const char *mac_b64, int leave)
 {
-    return apr_psprintf(p, "id=\"%s\", time=%" APR_INT64_T_FMT ", mac=:%s:", id, time_s, mac_b64);
+    return apr_psprintf(p, "id=\"%s\", time=%" APR_INT64_T_FMT ", mac=:%s:%s", id, time_s, mac_b64, leave ? ", leave" : "");
 }

@@ -18,6 +18,7 @@ typedef struct ha_field_backup {            /* Session-Backup, from a member */
     ha_blob     state;          /* base64 text as received (between the colons), pointing into the value or, where padding was missing, the pool; data
                                  * NULL: none */
     int gone;                   /* logged out or expired */
+    apr_int64_t running;        /* requests of the session at the member: asked to let it leave; -1: not given */
 } ha_field_backup;
 
 /* value: the field's value, NUL-terminated; it must outlive out->state. Valid only with an id and
@@ -27,8 +28,8 @@ apr_status_t ha_field_parse_backup(const char *value, apr_pool_t *p, ha_field_ba
 /* The one that comes with a fetched state: seq is all that must be there. id NULL, epoch 0, size -1: not given. */
 apr_status_t ha_field_parse_fetched(const char *value, apr_pool_t *p, ha_field_backup *out, const char **why);
 
-/* Session-Missing: id="...": the id, in the pool. APR_EINVAL. */
-apr_status_t ha_field_parse_missing(const char *value, apr_pool_t *p, const char **id);
+/* Session-Missing: id="...": the id, in the pool. left: httpd has asked the member to let the session leave, and it did. APR_EINVAL. */
+apr_status_t ha_field_parse_missing(const char *value, apr_pool_t *p, const char **id, int *left);
 
 /* Is it base64 (RFC 4648 4, padded), and how long decoded? APR_EINVAL if not. */
 apr_status_t ha_field_base64_check(const ha_blob *text, apr_size_t *decoded);
@@ -40,6 +41,7 @@ const char *ha_field_accept(apr_pool_t *p, apr_size_t inline_max);
 /* state_b64 NULL: it is the body. former: a former owner's state; a member that has told under v.epoch has a better one. */
 const char *ha_field_restore(apr_pool_t *p, const char *id, ha_version v, const char *state_b64, const char *mac_b64, int former);
 const char *ha_field_restore_none(apr_pool_t *p, const char *id);
-const char *ha_field_fetch(apr_pool_t *p, const char *id, apr_int64_t time_s, const char *mac_b64);
+/* leave: the session is going to be moved: let no more requests of it begin, and say how many are running. */
+const char *ha_field_fetch(apr_pool_t *p, const char *id, apr_int64_t time_s, const char *mac_b64, int leave);
 
 #endif

@@ -49,7 +49,7 @@ sub fetch {
     my $time = exists $how{time} ? $how{time} : CORE::time;
     my $mac = mac(join("\n", 'fetch', $id, $time, ''), $how{key});
     return $t->request($how{method} || 'GET', $how{at} || "/test$WELL_KNOWN",
-        { 'Session-Backup-Fetch' => qq(id="$id", time=$time, mac=:$mac:) });
+        { 'Session-Backup-Fetch' => qq(id="$id", time=$time, mac=:$mac:) . ($how{leave} ? ', leave' : '') });
 }
 
 sub put {
@@ -340,6 +340,44 @@ subtest 'two states of a former owner, one after the other' => sub {
     is(ask($two, '/count?peek', $jar)->{count}, 3, '... and kept');
     is($give->(4, 4, former => 1), 204);
     is(ask($two, '/count?peek', $jar)->{count}, 6);
+};
+
+subtest 'a session that is going to be moved leaves its member' => sub {
+    my $r = ask($one, '/count');
+    my ($jar, $told) = ($r->{jar}, $r->{backup});
+    my $id = $told->{id};
+    my $missing = sub { join ' ', $_[0]{status}, @{ $_[0]{headers}{'session-missing'} || [] } };
+    my $leave = sub { my $r = fetch($one, $id, leave => 1, @_); ($r->{status}, (backup_of($r) || {})->{running}) };
+    sleep 0.3;
+    $r = fetch($one, $id, leave => 1);
+    my $said = backup_of($r);
+    is_deeply([$r->{status}, @{$said}{qw(id epoch seq running)}], [204, $id, 1, $told->{seq}, 0], 'nobody runs in it: how new it is');
+    is($missing->(ask($one, '/count', $jar)), qq(425 id="$id", left), 'it has left');
+    is($missing->(ask($one, '/count', $jar)), qq(425 id="$id", left), 'and stays away');
+    is(ask($one, '/count', $jar, 'Session-Restore' => qq(id="$id", none))->{count}, 2, 'unless httpd says that there is no other');
+    is(ask($one, '/count', $jar)->{count}, 3, 'then it is here');
+    sleep 0.3;
+    is_deeply([$leave->()], [204, 0]);
+    is(put($one, $id, 1, $told->{seq}, $told->{state})->{status}, 412, 'or that this is its owner');
+    is(ask($one, '/count', $jar)->{count}, 4, 'what it holds is as new or newer');
+    is_deeply([$leave->(key => 'another secret of 32 bytes length')], [403, undef], 'not signed');
+    is(ask($one, '/count', $jar)->{count}, 5);
+
+    my $slow = $one->send_request('POST', '/test/slow?ms=1500', { Cookie => "JSESSIONID=$jar", 'Session-Backup-Accept' => $ACCEPT }, '');
+    sleep 0.3;
+    is_deeply([$leave->()], [204, 1], 'a request is running');
+    is(ask($one, '/count?peek', $jar)->{status}, 200, 'who comes now waits, and goes on if httpd does not ask again');
+    my @waiting = map { $one->send_request('GET', '/test/count', { Cookie => "JSESSIONID=$jar", 'Session-Backup-Accept' => $ACCEPT }) } 1 .. 2
+        if ($leave->())[1];
+    for (1 .. 100) { sleep 0.05; last unless ($leave->())[1] }
+    $slow = seen($one->read_response($slow, 'POST'), $jar);
+    is_deeply([$slow->{status}, $slow->{count}], [200, 6], 'who was running is answered');
+    is($missing->(seen($one->read_response($_, 'GET'), $jar)), qq(425 id="$id", left), 'who came then has not been run') for @waiting;
+    my $state = state_of($one, $slow->{backup});
+    is(put($one, $id, 2, $slow->{backup}{seq}, $state)->{status}, 204, 'it comes back with another epoch');
+    is(ask($one, '/count', $jar)->{count}, 7, 'it is here');
+    is(($leave->())[1], 1, 'its last answer may still be on its way into the store');
+    is(fetch($one, 'NOSUCH', leave => 1)->{status}, 404, 'not held');
 };
 
 subtest 'kill -9, then PUT to another member' => sub {

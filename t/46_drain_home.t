@@ -6,7 +6,7 @@ use Apache::Test qw(-withtestmore);
 use Time::HiRes qw(sleep time);
 use Site;
 
-plan tests => 35;
+plan tests => 41;
 
 sub n_of { (Site::member_of($_[0]) // '') =~ /(\d+)/; $1 }
 
@@ -126,6 +126,26 @@ for (1 .. 40) { sleep 0.25; ($failed, $wrong) = count_up($x); last if $failed ||
 isnt $x->{at}, 2, 'the one that drains its member has moved it';
 post_with($x, $first, 'the other one is told', port => $port);
 $site->manage(2, w_status_N => 0);
+
+# the other one's requests are running when the session is moved
+for (1 .. 30) { ($x) = sessions(1); last if $x->{at} == 3 }
+$site->manage(3, w_status_N => 1);
+sleep 0.3;
+$site->get('/count?peek', cookie => $x->{cookie}, port => $_) for ($site->{port}, $port) x 8;
+sleep 3.6;
+@slow = map { $site->send_request("/slow?ms=1500&$_", cookie => $x->{cookie}, body => 'x=1', port => $port) } 1 .. 2;
+sleep 0.5;
+my $mover = $site->send_request('/count', cookie => $x->{cookie});
+sleep 0.3;
+my @late = map { $site->send_request('/count', cookie => $x->{cookie}, body => 'x=1', port => $port) } 1 .. 2;
+@r = map { Site::read_answer($_) } @slow, $mover, @late;
+is join(' ', map { $_->{status} } @r), '200 200 200 200 200', 'POSTs through the other httpd, that are running and that come meanwhile: all answered';
+is_deeply [sort { $a <=> $b } map { Site::count_of($_) } @r], [2 .. 6], 'none of the updates is lost';
+isnt n_of($r[2]), 3, 'moved';
+is scalar(grep { n_of($_) == n_of($r[2]) } @r[3, 4]), 2, 'who came meanwhile was answered there';
+is scalar(grep { n_of($_) == 3 } @r[0, 1]), 2, 'who was running where it was';
+is Site::count_of($site->get('/count', cookie => $x->{cookie}, port => $port)), 7, 'and on';
+$site->manage(3, w_status_N => 0);
 
 # stay, the default
 $site = Site->new(like => $site, members => 3, nodes => 2);

@@ -41,9 +41,10 @@ static void check_written(const ha_field_backup *b, apr_pool_t *p)
 {
     ha_field_backup again;
     const char *why, *id;
+    int left;
 
-    HOLDS(ha_field_parse_missing(ha_field_restore_none(p, b->id), p, &id) == APR_SUCCESS && strcmp(id, b->id) == 0);
-    HOLDS(ha_field_parse_missing(ha_field_fetch(p, b->id, 1700000000, "bWFj"), p, &id) == APR_SUCCESS && strcmp(id, b->id) == 0);
+    HOLDS(ha_field_parse_missing(ha_field_restore_none(p, b->id), p, &id, &left) == APR_SUCCESS && strcmp(id, b->id) == 0);
+    HOLDS(ha_field_parse_missing(ha_field_fetch(p, b->id, 1700000000, "bWFj", 1), p, &id, &left) == APR_SUCCESS && strcmp(id, b->id) == 0);
     if (b->version.epoch) {
         HOLDS(ha_field_parse_backup(ha_field_restore(p, b->id, b->version, "AAAA", "bWFj", 1), p, &again, &why) == APR_SUCCESS);
         HOLDS(strcmp(again.id, b->id) == 0 && again.version.epoch == b->version.epoch && again.version.seq == b->version.seq && again.state.len == 4);
@@ -57,6 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     ha_field_backup b;
     ha_blob text = { exact, size };
     const char *why = NULL, *id;
+    int left;
     apr_status_t rv = ha_field_parse_backup(value, p, &b, &why);
 
     if (rv == APR_SUCCESS) {
@@ -65,6 +67,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         HOLDS(!!b.gone + (b.size >= 0) + (b.state.data != NULL) == 1);
         HOLDS(b.gone || b.version.epoch >= 1);
         HOLDS(b.version.epoch <= 999999999999999 && b.version.seq <= 999999999999999 && b.size <= 999999999999999);
+        HOLDS(b.running >= -1 && b.running <= 999999999999999);
         HOLDS(b.ttl == -1 || (b.ttl >= 1 && b.ttl <= HA_TTL_MAX));
         if (b.at)
             check_path(b.at);
@@ -78,11 +81,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             check_base64(&b.state, p);
         }
         check_written(&b, p);
-        HOLDS(ha_field_parse_missing(value, p, &id) == APR_SUCCESS && strcmp(id, b.id) == 0);
+        HOLDS(ha_field_parse_missing(value, p, &id, &left) == APR_SUCCESS && strcmp(id, b.id) == 0);
     }
     else {
         HOLDS(rv == APR_EINVAL && why && !b.id && !b.state.data && !b.at && !b.was);
-        if (ha_field_parse_missing(value, p, &id) == APR_SUCCESS)
+        if (ha_field_parse_missing(value, p, &id, &left) == APR_SUCCESS)
             HOLDS(ha_id_wellformed(id, strlen(id)));
         else
             HOLDS(!id);

@@ -152,6 +152,10 @@ static void check_backup(apr_pool_t *p)
         ok(fetched[i].seq ? rv == APR_SUCCESS && b.version.epoch == fetched[i].epoch && b.version.seq == fetched[i].seq : rv == APR_EINVAL,
            "with a fetched state: %s", fetched[i].value);
     }
+    ok(ha_field_parse_fetched("seq=19", p, &b, &why) == APR_SUCCESS && b.running == -1, "nothing is said of running requests");
+    ok(ha_field_parse_fetched("seq=19, running=0", p, &b, &why) == APR_SUCCESS && b.running == 0, "none is running");
+    ok(ha_field_parse_fetched("seq=19, running=7", p, &b, &why) == APR_SUCCESS && b.running == 7, "seven are");
+    ok(ha_field_parse_fetched("seq=19, running=-1", p, &b, &why) == APR_EINVAL && b.running == -1, "fewer than none");
     for (i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         apr_status_t rv = ha_field_parse_backup(good[i].value, p, &b, &why);
         ok(rv == APR_SUCCESS && strcmp(b.id, good[i].id) == 0 && b.version.epoch == good[i].epoch && b.version.seq == good[i].seq && b.ttl == good[i].ttl
@@ -204,11 +208,15 @@ static void check_missing(apr_pool_t *p)
     static const char *const bad[] = { "", "id", "id=ABC", "id=\"\"", "id=\"A B\"", "id=\"ABC", "id=\"ABC\",", "id=\"ABC\"\r\n", "x=1", "id=\"ABC\", id=1" };
     const char *id;
     apr_size_t i;
+    int left;
 
-    ok(ha_field_parse_missing("id=\"ABC-n2\"", p, &id) == APR_SUCCESS && strcmp(id, "ABC-n2") == 0, "missing");
-    ok(ha_field_parse_missing("new=?1, id=\"ABC\";x=y", p, &id) == APR_SUCCESS && strcmp(id, "ABC") == 0, "missing, and something new");
+    ok(ha_field_parse_missing("id=\"ABC-n2\"", p, &id, &left) == APR_SUCCESS && strcmp(id, "ABC-n2") == 0 && !left, "missing");
+    ok(ha_field_parse_missing("id=\"ABC\", left", p, &id, &left) == APR_SUCCESS && left, "left");
+    ok(ha_field_parse_missing("left=?0, id=\"ABC\"", p, &id, &left) == APR_SUCCESS && !left, "not left");
+    ok(ha_field_parse_missing("left=1, id=\"ABC\"", p, &id, &left) == APR_SUCCESS && !left, "left, but no boolean");
+    ok(ha_field_parse_missing("new=?1, id=\"ABC\";x=y", p, &id, &left) == APR_SUCCESS && strcmp(id, "ABC") == 0, "missing, and something new");
     for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-        ok(ha_field_parse_missing(bad[i], p, &id) == APR_EINVAL && !id, "not missing: %d", (int)i);
+        ok(ha_field_parse_missing(bad[i], p, &id, &left) == APR_EINVAL && !id && !left, "not missing: %d", (int)i);
 }
 
 static void check_base64(apr_pool_t *p)
@@ -287,7 +295,8 @@ static void check_writers(apr_pool_t *p)
     is_str(ha_field_restore(p, "ABC", v, NULL, "bWFj", 0), "id=\"ABC\", epoch=3, seq=19, mac=:bWFj:", "restore with a body");
     is_str(ha_field_restore(p, "ABC", top, "", "bWFj", 0), "id=\"ABC\", epoch=999999999999999, seq=999999999999999, state=::, mac=:bWFj:", "restore of nothing");
     is_str(ha_field_restore_none(p, "ABC"), "id=\"ABC\", none", "nothing to restore");
-    is_str(ha_field_fetch(p, "ABC", 1700000000, "bWFj"), "id=\"ABC\", time=1700000000, mac=:bWFj:", "fetch");
+    is_str(ha_field_fetch(p, "ABC", 1700000000, "bWFj", 0), "id=\"ABC\", time=1700000000, mac=:bWFj:", "fetch");
+    is_str(ha_field_fetch(p, "ABC", 1700000000, "bWFj", 1), "id=\"ABC\", time=1700000000, mac=:bWFj:, leave", "let it leave");
 }
 
 int main(void)

@@ -16,6 +16,16 @@ final class Fields {
     private Fields() {
     }
 
+    /** It is here, but has left: httpd moves it. */
+    static String left(String id) {
+        return missing(id) + ", left";
+    }
+
+    /** Asked to let it leave: how many requests are running. */
+    static String leaving(String id, Version version, long ttl, int running) {
+        return head(id, null, version, ttl) + ", running=" + running;
+    }
+
     /** Where this web application answers for its sessions. */
     static String at(Context context) {
         return context.getEncodedPath() + WELL_KNOWN;

@@ -56,6 +56,7 @@ final class Restorer {
             SessionRecord record = held == null ? null : SessionRecord.of(held);
             if (held != null && held.isValid()) {
                 if (record != null && !record.makesWayFor(version, former)) {
+                    record.stay();
                     return Outcome.HELD;
                 }
             } else {

@@ -218,24 +218,31 @@ public class SessionBackupValve extends ValveBase {
             return;
         }
 
-        Found found = find(request);
-        SessionRecord record = vouched(found);
-        for (int i = 0; record != null && !record.enter() && i < LOOKS; i++) {
-            Thread.yield();         // a restore is putting the new copy in its place
+        Found found;
+        SessionRecord record;
+        SessionRecord.Entry entry;
+        int looks = 0;
+        do {
             found = find(request);
-            record = vouched(found);
+            record = found.session == null ? null : SessionRecord.of(found.session);
+            entry = record == null ? null : record.enter(asked || !saysMissing());
+        } while (entry == SessionRecord.Entry.REPLACED && ++looks < LOOKS);    // a restore is putting the new copy in its place
+        if (entry == SessionRecord.Entry.LEFT) {
+            missing(response, Fields.left(found.base));
+            return;
         }
         try {
             run(request, response, found, record != null, asked, inlineMax);
         } finally {
-            if (record != null) {
-                record.leave();
+            if (entry == SessionRecord.Entry.IN) {
+                record.end();
             }
         }
     }
 
-    private static SessionRecord vouched(Found found) {
-        return found.session == null ? null : SessionRecord.of(found.session);
+    private static void missing(Response response, String field) {
+        response.setHeader(Fields.MISSING, field);
+        WellKnown.end(response, Fields.STATUS_MISSING);
     }
 
     private void run(Request request, Response response, Found found, boolean vouched, boolean asked, long inlineMax)
@@ -244,8 +251,7 @@ public class SessionBackupValve extends ValveBase {
         if (!vouched && found.base != null && !asked && saysMissing()
                 && mayComeBack(departed.why(context, found.base))
                 && !isHeldByNeighbour(request, found.base, SessionIds.ownRoute(context))) {
-            response.setHeader(Fields.MISSING, Fields.missing(found.base));
-            WellKnown.end(response, Fields.STATUS_MISSING);
+            missing(response, Fields.missing(found.base));
             return;
         }
         follow(request, found);

@@ -2,6 +2,7 @@ package org.sessionha;
 
 import java.lang.ref.SoftReference;
 import java.util.Arrays;
+import java.util.concurrent.TimeUnit;
 
 import org.apache.catalina.Session;
 
@@ -20,6 +21,15 @@ final class SessionRecord {
     /** Told for a session that never expires: 30 days. */
     private static final long FOR_EVER = 2_592_000;
 
+    /** Between two questions of an httpd that waits, at most. */
+    private static final long LEAVING_NS = TimeUnit.MILLISECONDS.toNanos(250);
+
+    /** What an httpd needs to store the last answer, and to see that the session is still there. */
+    private static final long QUIET_NS = TimeUnit.MILLISECONDS.toNanos(50);
+
+    /** What the other one needs to claim the session, once it has left. Who comes earlier would find that it lives here. */
+    private static final long CLAIMED_NS = TimeUnit.MILLISECONDS.toNanos(50);
+
     private static final String NOTE = "org.sessionha.record";
 
     private final long epoch;
@@ -31,8 +41,14 @@ final class SessionRecord {
     private boolean recheck;
     /** A newer copy of the session has taken the place of this one. */
     private boolean replaced;
-    /** Requests that run in this copy. */
+    /** Requests that run in this copy, and when the last one ended. */
     private int running;
+    private long endedAt = System.nanoTime() - QUIET_NS;
+    /** httpd waits for the last one, to move the session; until then no other begins. */
+    private long leavingUntil = endedAt;
+    /** There is none any more: it lives elsewhere, unless httpd says that it stays. */
+    private boolean left;
+    private long leftAt;
     /** Something was told of this copy. */
     private boolean told;
     /** Soft: httpd may never fetch it, and the session can be read again. */
@@ -136,14 +152,67 @@ final class SessionRecord {
         return toldAs;
     }
 
-    /** A request begins in this copy; counted in any case. False: a newer one is taking its place. */
-    synchronized boolean enter() {
+    enum Entry { IN, REPLACED, LEFT }
+
+    /**
+     * A request begins in this copy, unless a newer one is taking its place, or the session has left. While it is leaving, the
+     * request waits. brought: httpd has looked, and the session lives here.
+     */
+    synchronized Entry enter(boolean brought) {
+        if (brought) {
+            stay();
+        } else {
+            await();
+        }
+        if (replaced) {
+            return Entry.REPLACED;
+        }
+        if (left) {
+            return Entry.LEFT;
+        }
         running++;
-        return !replaced;
+        return Entry.IN;
     }
 
-    synchronized void leave() {
+    private void await() {
+        try {
+            for (long ns = waitFor(); ns > 0; ns = waitFor()) {
+                wait(TimeUnit.NANOSECONDS.toMillis(ns) + 1);
+            }
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+        }
+    }
+
+    private long waitFor() {
+        return replaced ? 0 : (left ? leftAt + CLAIMED_NS : leavingUntil) - System.nanoTime();
+    }
+
+    synchronized void end() {
         running--;
+        endedAt = System.nanoTime();
+    }
+
+    /**
+     * httpd asks, again and again, until nobody is running. Whose answer has gone out a moment ago counts: it may still be on its
+     * way into the store.
+     */
+    synchronized int leave() {
+        long now = System.nanoTime();
+        leavingUntil = now + LEAVING_NS;
+        if (!left && running == 0 && now - endedAt >= QUIET_NS) {
+            left = true;
+            leftAt = now;
+            notifyAll();
+        }
+        return left ? 0 : Math.max(running, 1);
+    }
+
+    /** httpd has looked, and the session lives here. */
+    synchronized void stay() {
+        left = false;
+        leavingUntil = System.nanoTime();
+        notifyAll();
     }
 
     /**
@@ -157,6 +226,7 @@ final class SessionRecord {
     /** The same, and it has: requests may still run in it; what they change is in no backup. */
     synchronized boolean makeWayFor(Version version, boolean former) {
         replaced = makesWayFor(version, former);
+        notifyAll();
         return replaced;
     }
 

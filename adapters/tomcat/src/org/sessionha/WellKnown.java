@@ -66,6 +66,11 @@ final class WellKnown {
             end(response, HttpServletResponse.SC_NOT_FOUND);
             return;
         }
+        if (Field.flag(field, "leave")) {
+            response.setHeader(Fields.BACKUP, Fields.leaving(base, record.version(), SessionRecord.ttl(session), record.leave()));
+            end(response, HttpServletResponse.SC_NO_CONTENT);
+            return;
+        }
         SessionRecord.Announced announced = record.takeAnnounced();
         if (announced == null) {
             Version drawn = record.draw();
