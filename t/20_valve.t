@@ -834,6 +834,21 @@ subtest 'a web application that stops under its requests' => sub {
     is(scalar(grep { $_->{backup} } @r), 0, 'nothing is told of it');
     is($r[0]{missing}, 'id="' . base_of($seen->{jar}) =~ s/\.tomcat7$//r . '"', 'the session is to be brought');
     is($r[1]{missing}, undef, 'but who may not be asked twice is not asked again');
+
+    # one that is let in when the stop has begun: it waited, for the session was leaving
+    for (1 .. 100) { last if ask($t, '/count')->{status} == 200; sleep 0.1 }
+    $seen = ask($t, '/count');
+    my $id = base_of($seen->{jar}) =~ s/\.tomcat7$//r;
+    my $before = () = $t->log =~ /Reloading Context with name \[\/test\] has started/g;
+    my $running = $slow->('POST', 12_000, $seen->{jar});
+    sleep 0.3;
+    fetch($t, $id, leave => 1);
+    my $waiting = $t->send_request('POST', '/test/count', { 'Session-Backup-Accept' => $ACCEPT, Cookie => "JSESSIONID=$seen->{jar}" }, 'x=1');
+    $reload->();
+    for (1 .. 200) { fetch($t, $id, leave => 1); last if $before < (() = $t->log =~ /Reloading Context with name \[\/test\] has started/g); sleep 0.05 }
+    my $late = seen($t->read_response($waiting, 'POST'), $seen->{jar});
+    is("$late->{status} " . ($late->{missing} // ''), qq(425 id="$id"), 'who comes then is not run');
+    seen($t->read_response($running, 'POST'), $seen->{jar});
     like($t->log, qr/Reloading Context with name \[\/test\] is completed.*Reloading Context with name \[\/test\] is completed/s, 'it was reloaded twice');
     $t->kill9;
 };

@@ -15,6 +15,7 @@ import java.util.regex.PatternSyntaxException;
 
 import jakarta.servlet.ServletException;
 import jakarta.servlet.http.Cookie;
+import jakarta.servlet.http.HttpServletResponse;
 
 import org.apache.catalina.Container;
 import org.apache.catalina.Context;
@@ -254,24 +255,40 @@ public class SessionBackupValve extends ValveBase {
             missing(response, Fields.missing(found.base));
             return;
         }
-        follow(request, found);
-
         Running here = runningIn(context);
+        if (!here.enter()) {
+            stopping(response, asked ? null : found.base);
+            return;
+        }
+        try {
+            runIn(here, request, response, found, inlineMax);
+        } finally {
+            here.leave();
+        }
+    }
+
+    private void runIn(Running here, Request request, Response response, Found found, long inlineMax)
+            throws IOException, ServletException {
+        follow(request, found);
         Exchange exchange = new Exchange(this, request, here, Math.min(inlineMax, inline));
         exchange.begin(found.base, found.session);
         boolean hooked = CommitHook.install(request, exchange);
         if (bufferSize > response.getBufferSize()) {
             response.setBufferSize(bufferSize);
         }
-        here.enter();
         try {
             getNext().invoke(request, response);
         } finally {
-            try {
-                exchange.returned(hooked);
-            } finally {
-                here.leave();
-            }
+            exchange.returned(hooked);
+        }
+    }
+
+    /** Not run: httpd takes a request that names a session to another member. */
+    private void stopping(Response response, String base) {
+        if (base != null && saysMissing()) {
+            missing(response, Fields.missing(base));
+        } else {
+            WellKnown.end(response, HttpServletResponse.SC_SERVICE_UNAVAILABLE);
         }
     }
 

@@ -68,8 +68,13 @@ final class SessionState {
         try {
             for (int attempt = 1;; attempt++) {
                 try {
-                    return session.getClass() == StandardSession.class ? fromOutside(session, manager, warned)
+                    SessionState state = session.getClass() == StandardSession.class ? fromOutside(session, manager, warned)
                             : bySelf(session, context);
+                    if (session.getManager() != manager) {
+                        // a session that Tomcat has taken back into use is empty, and would be told as if it was that
+                        throw new IOException("it ended meanwhile");
+                    }
+                    return state;
                 } catch (ConcurrentModificationException e) {
                     if (attempt == ATTEMPTS) {
                         throw new IOException("the application kept changing it", e);
@@ -177,6 +182,9 @@ final class SessionState {
                 }
                 StandardSession session = (StandardSession) empty;
                 session.readObjectData(in);
+                if (session.getIdInternal() == null) {
+                    throw new IOException("it has no id");
+                }
                 return session;
             }
         } catch (StackOverflowError e) {
