@@ -94,6 +94,21 @@ $site = Site->new(like => $site, members => 3, nodes => 2, balancer => "SessionH
 @s = sessions(15);
 @mine = grep { $_->{at} == 3 } @s;
 ok scalar(@mine) >= 3, 'sessions at tomcat3';
+($failed, $wrong) = (0, 0);
+my $until = sub {
+    my $there = shift;
+    for (my $end = time + 40; time < $end && grep { $there->() } @mine;) {
+        my ($f, $w) = count_up(@mine);
+        $failed += $f; $wrong += $w;
+        sleep 0.3;
+    }
+    return scalar grep { $there->() } @mine;
+};
+$site->manage(3, w_status_N => 1);
+is $until->(sub { $_->{at} == 3 }), 0, 'drained: they leave';
+$site->manage(3, w_status_N => 0);
+is $until->(sub { $_->{at} != 3 }), 0, 'not any more, and no error ever: they go home';
+is_deeply [$failed, $wrong], [0, 0], 'nothing lost on either way';
 $site->tomcat(3)->kill9;
 is_deeply [count_up(@mine)], [0, 0], 'killed: they are moved';
 is scalar(grep { $_->{at} == 3 } @mine), 0, 'all of them';
@@ -114,22 +129,6 @@ is_deeply [count_up(@s)], [0, 0], 'and on';
 post_with($mine[0], $mine[0]{away}, 'home again');
 my @others = grep { my $s = $_; !grep { $_ == $s } @mine } @s;
 is scalar(grep { $_->{at} == 3 } @others), 0, 'who was never there does not go there';
-
-($failed, $wrong) = (0, 0);
-my $until = sub {
-    my $there = shift;
-    for (my $end = time + 40; time < $end && grep { $there->() } @mine;) {
-        my ($f, $w) = count_up(@mine);
-        $failed += $f; $wrong += $w;
-        sleep 0.3;
-    }
-    return scalar grep { $there->() } @mine;
-};
-$site->manage(3, w_status_N => 1);
-is $until->(sub { $_->{at} == 3 }), 0, 'drained: they leave';
-$site->manage(3, w_status_N => 0);
-is $until->(sub { $_->{at} != 3 }), 0, 'not any more: they go home, too';
-is_deeply [$failed, $wrong], [0, 0], 'nothing lost on either way';
 
 # two httpds, and only one of them drains the member
 $site = Site->new(like => $site, members => 3, nodes => 2, balancer => 'SessionHADrain move');
