@@ -19,6 +19,7 @@
 APLOG_USE_MODULE(session_ha);
 
 #define WATCH_EVERY 100         /* milliseconds */
+#define NEWS apr_time_from_sec(1)   /* what was not so for that long, the other httpds are told at once */
 
 typedef struct member_map {
     struct member_map *next;    /* older ones, and those of other balancers */
@@ -217,11 +218,16 @@ proxy_worker *ha_members_exchange(proxy_balancer *b, proxy_worker *w, server_rec
 
 void ha_members_error(ha_member_slot *slot, apr_time_t when)
 {
-    int news;
-    if (slot == NULL)
-        return;
-    news = when - ha_member_last_error(slot) > apr_time_from_sec(1);
+    int news = slot && when - ha_member_last_error(slot) > NEWS;
     ha_member_note_error(slot, when);
+    if (news)
+        ha_peers_wake();
+}
+
+void ha_members_left(ha_member_slot *slot, apr_time_t when)
+{
+    int news = slot && when - ha_member_last_left(slot) > NEWS;
+    ha_member_note_left(slot, when);
     if (news)
         ha_peers_wake();
 }

@@ -1,9 +1,9 @@
 /* balancer_peers.c - several httpds before the same members and the same store.
  *
  * They agree on who owns a session by the claims in the store. But a claim is looked up only for members that were in
- * error, and each httpd meets errors of its own. So each tells the others, through the store, which members it has
- * seen in error, and off which it moves sessions: a small sealed note that expires by itself. Once in a while one child of each httpd writes the note
- * of its httpd and reads those of the others; what is new to us counts as if we had met it.
+ * error or that sessions were moved off, and each httpd meets errors and moves sessions of its own. So each tells the others,
+ * through the store, of which members it has seen that: a small sealed note that expires by itself. Once in a while one
+ * child of each httpd writes the note of its httpd and reads those of the others; what is new to us counts as if we had met it.
  * While there may be others, a backup is acknowledged only after one more look for their claims (session_capture.h).
  * There may be some until we have listened once: they may have moved sessions while we started. And those who were
  * there within a session's life may come back, and move one, before we hear of them again.

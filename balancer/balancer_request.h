@@ -35,8 +35,9 @@ typedef struct ha_member_view {
 const ha_member_view *ha_members_find(proxy_balancer *, const char *route, apr_size_t len);
 /* Looks at all members from time to time, so that an error nobody met with a session is noticed too. */
 void ha_members_watch(proxy_balancer *, const ha_config *, apr_time_t now);
-/* This member was in error at that point; other httpds are told. */
+/* This member was in error at that point, or sessions were moved off it while it lived; other httpds are told. */
 void ha_members_error(ha_member_slot *, apr_time_t when);
+void ha_members_left(ha_member_slot *, apr_time_t when);
 /* The worker to use for a request of our own to this member. */
 proxy_worker *ha_members_exchange(proxy_balancer *, proxy_worker *, server_rec *);
 /* The slot of a worker met in a hook. */

@@ -37,7 +37,7 @@ void ha_transit_look(ha_transit *t, proxy_balancer *b, const ha_config *cfg, con
         const ha_member_view *m = &views[i];
         apr_time_t doubt = m->slot ? ha_member_last_doubt(m->slot) : 0;
         if (ha_config_drain_moves(cfg) && is_draining(m)) {
-            ha_member_note_left(m->slot, now);      /* before the first one goes: the other httpds hear of it meanwhile */
+            ha_members_left(m->slot, now);      /* before the first one goes: the other httpds hear of it meanwhile */
             on = 1;
         }
         else if (ha_config_failback_rate(cfg) && doubt && doubt + ttl > now && PROXY_WORKER_IS_USABLE(m->worker))
@@ -202,8 +202,7 @@ static int move_to(ha_request *q, request_rec *r, const ha_member_view *here, co
         return 0;
     q->from = here->worker->s->route;
     q->moved = q->slow = 1;
-    ha_member_note_left(here->slot, apr_time_now());
-    ha_peers_wake();
+    ha_members_left(here->slot, apr_time_now());
     ha_owner_adopt(q);
     return 1;
 }
