@@ -196,6 +196,7 @@ static int move_to(ha_request *q, request_rec *r, const ha_member_view *here, co
                 return 0;
             apr_sleep(ASK);
         }
+        q->move.carries = q->move.record.version;
     }
     rv = ha_move_claim(&q->session, &call, &q->move, heir->worker->s->route, (apr_uint32_t)ha_config_ttl(q->cfg));
     if (rv != APR_SUCCESS && !APR_STATUS_IS_EEXIST(rv))

@@ -36,7 +36,8 @@ static int claimed_elsewhere(const ha_session *s, ha_table *table, ha_call *call
     if (ha_move_follow(s, call, &m) != APR_SUCCESS)
         return 0;
     ha_table_claimed(table, &s->digest, m.epoch, m.owner, apr_time_now());
-    return 1;
+    /* it was moved while its member lived, and this goes along: whoever moved it has waited for it */
+    return m.carries.epoch != record->version.epoch || m.carries.seq < record->version.seq;
 }
 
 static apr_time_t expiry(const ha_record *record)

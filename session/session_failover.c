@@ -136,6 +136,23 @@ apr_status_t ha_move_look(const ha_session *s, ha_call *call, ha_move *m)
 
 /* ---- the claim ------------------------------------------------------------------------- */
 
+/* What a claim carries, as text in the place of its state: nothing, or epoch SPACE seq. */
+static ha_blob text_of(const ha_version *v, apr_pool_t *p)
+{
+    const char *text = v->seq ? apr_psprintf(p, "%" APR_UINT64_T_FMT " %" APR_UINT64_T_FMT, v->epoch, v->seq) : "";
+    ha_blob b = { text, strlen(text) };
+    return b;
+}
+
+static ha_version version_of(const ha_blob *text, apr_pool_t *p)
+{
+    char *end = apr_pstrmemdup(p, text->data, text->len);
+    ha_version v;
+    v.epoch = (apr_uint64_t)apr_strtoi64(end, &end, 10);
+    v.seq = (apr_uint64_t)apr_strtoi64(end, NULL, 10);
+    return v;
+}
+
 /* The claim's record becomes the session's present owner. */
 static apr_status_t take_claim(const ha_session *s, ha_call *call, const ha_value *value, ha_move *m,
                                int *answered)
@@ -146,6 +163,7 @@ static apr_status_t take_claim(const ha_session *s, ha_call *call, const ha_valu
         return rv;
     m->epoch = claim.version.epoch;
     m->owner = claim.route;
+    m->carries = version_of(&claim.state, call->pool);
     if (answered)
         *answered = claim.answered;
     return APR_SUCCESS;
@@ -171,11 +189,11 @@ apr_status_t ha_move_follow(const ha_session *s, ha_call *call, ha_move *m)
 }
 
 static apr_status_t claim_value(const ha_session *s, ha_call *call, apr_uint64_t epoch, const char *to,
-                                int answered, apr_uint32_t ttl, ha_value *out)
+                                int answered, const ha_version *carries, apr_uint32_t ttl, ha_value *out)
 {
     /* the answered claim is the newer one: of several copies it is read */
     ha_record claim = { .version = { epoch, answered ? 1 : 0 }, .ttl = ttl, .made = apr_time_now(), .route = to, .at = "",
-                        .answered = answered };
+                        .answered = answered, .state = text_of(carries, call->pool) };
     ha_blob plain;
     apr_status_t rv;
 
@@ -224,7 +242,7 @@ apr_status_t ha_move_claim(const ha_session *s, ha_call *call, ha_move *m, const
     apr_interval_time_t time = call->deadline ? call->deadline - apr_time_now() : 0;
     apr_status_t rv;
 
-    rv = claim_value(s, call, next, to, 0, ttl, &mine);
+    rv = claim_value(s, call, next, to, 0, &m->carries, ttl, &mine);
     if (rv != APR_SUCCESS)
         goto leave;
     both_places(s, call->pool, places);
@@ -259,7 +277,7 @@ leave:
 apr_status_t ha_move_answered(const ha_session *s, ha_call *call, const ha_move *m, apr_uint32_t ttl)
 {
     ha_value mine;
-    apr_status_t rv = claim_value(s, call, m->epoch, m->owner, 1, ttl, &mine);
+    apr_status_t rv = claim_value(s, call, m->epoch, m->owner, 1, &m->carries, ttl, &mine);
     if (rv == APR_SUCCESS)
         rv = ha_store_put(s->store, call, ha_key_claim(&s->digest, m->epoch, call->pool), &mine,
                           apr_time_now() + CLAIM_LIFE(ttl), NULL);

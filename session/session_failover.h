@@ -34,6 +34,8 @@ typedef struct ha_move {
     int shared;                 /* in: other httpds store here too, perhaps in another order: an older one may be all there ever is */
     ha_backup_found found;
     ha_record   record;         /* when FOUND or TOMBSTONE */
+    ha_version  carries;        /* in, of a claim while the member lives: the backup that is handed over, at least; out: what a claim that
+                                 * was read says. seq 0: nothing */
     apr_uint64_t epoch;         /* of the owner, as far as known; at least 1 */
     const char *owner;          /* its route; NULL: nobody said */
     const char *node;           /* the store's node that had the backup */

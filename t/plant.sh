@@ -25,9 +25,9 @@ weed() {
     find . -name '*.unplanted' | while read -r f; do mv "$f" "${f%.unplanted}"; touch "${f%.unplanted}"; done
 }
 
-# sets httpds and what the bug is
+# sets httpds, which faults there are, and what the bug is
 sow() {
-    httpds=2
+    httpds=2 only=
     case $1 in
     none)    what='nothing: must stay green' ;;
     fence)   what='a member that slept while its sessions moved is believed'
@@ -42,7 +42,13 @@ sow() {
     place)   what='of the two places of a backup one is looked at'
              plant session/session_failover.c 's/(        if \()(places\[i\]\.rv != APR_SUCCESS\) \{)/${1}i == 1 || $2/' ;;
     restore) what='the Valve takes any restore, whatever it holds'
-             plant adapters/tomcat/src/org/sessionha/Restorer.java 's/record != null && record\.version\(\)\.compareTo\(version\) >= 0/record != null \&\& false/' ;;
+             plant adapters/tomcat/src/org/sessionha/SessionRecord.java 's/return version\(\)\.compareTo\(version\) < 0 &&.*?;/return true;/' ;;
+    left)    what='a member that sessions were moved off is not in doubt'
+             only=drain
+             plant manager/manager_counters.c 's/(forward\(&slot->last_left, when\);\s+)forward\(&slot->last_doubt, when\);/$1/' ;;
+    leave)   what='sessions are moved under requests of the other httpd'
+             only=drain
+             plant balancer/balancer_transit.c 's/ha_peers_present\(q->balancer\) && !others_have_left/0 \&\& !others_have_left/' ;;
     gate)    what='nobody waits while a session is taken over'
              plant session/session_table.c 's/mine = e->gate <= now;/mine = 1;/' ;;
     post)    what='a POST is repeated as a GET is'
@@ -61,13 +67,13 @@ sow() {
 
 missed=0
 trap weed EXIT
-for bug in ${*:-none fence claim node place restore gate post repeat newest copies sync}; do
+for bug in ${*:-none fence claim node place restore gate post repeat newest copies sync left leave}; do
     weed
     sow "$bug"
     make >build.log 2>&1 || { tail -n 20 build.log; exit 2; }
     seed=$first found=
     while [ "$seed" -lt $((first + runs)) ]; do
-        if ! HA_FAULT_SEED=$seed HA_FAULT_SECONDS=$seconds HA_FAULT_HTTPDS=$httpds HA_FAULT_STRICT=1 \
+        if ! HA_FAULT_SEED=$seed HA_FAULT_SECONDS=$seconds HA_FAULT_HTTPDS=$httpds HA_FAULT_ONLY=$only HA_FAULT_STRICT=1 \
             TEST_FILE_TIMEOUT=$((seconds * 2 + 180)) make -s check-httpd TEST_FILES=t/90_faults.t TEST_VERBOSE_FLAG=-verbose >"$bug.$seed.log" 2>&1; then
             found=$(sed -n 's/^not ok [0-9]* - \([^:]*\).*/\1/p' "$bug.$seed.log" | tr '\n' ' ')
             break

@@ -152,6 +152,28 @@ static void a_stray_claim_of_the_present(void)
     ok(ha_capture_put(&s, table, &call, &next, apr_time_now(), 1) == HA_CAPTURE_STORED, "and does not fence it");
 }
 
+/* It was moved while its member lived, and who moved it has waited for this backup: its answer may be passed on. */
+static void carried_along(void)
+{
+    ha_session s = session_of(20);
+    ha_call call = { p, 0, NULL };
+    ha_record last = record_of(1, 7, "tomcat1"), late = record_of(1, 8, "tomcat1");
+    ha_move m = { .epoch = 1, .carries = { 1, 7 } }, seen = { .epoch = 1 };
+
+    backup(&s, 1, 7, "tomcat1");
+    ok(ha_move_claim(&s, &call, &m, "tomcat2", 1800) == APR_SUCCESS && is_at(&m, 2, "tomcat2"), "claimed, with what it carries");
+    ok(ha_move_follow(&s, &call, &seen) == APR_SUCCESS && seen.carries.epoch == 1 && seen.carries.seq == 7, "the claim says so");
+    ok(ha_capture_put(&s, table, &call, &last, apr_time_now(), 1) == HA_CAPTURE_STORED, "another httpd has stored it, and sees the claim");
+    s = session_of(21);
+    m = (ha_move){ .epoch = 1, .carries = { 1, 7 } };
+    ok(ha_move_claim(&s, &call, &m, "tomcat2", 1800) == APR_SUCCESS, "the same of another session");
+    ok(ha_capture_put(&s, table, &call, &late, apr_time_now(), 1) == HA_CAPTURE_FENCED, "a newer one does not go along");
+    s = session_of(22);
+    m = (ha_move){ .epoch = 1 };
+    ok(ha_move_claim(&s, &call, &m, "tomcat2", 1800) == APR_SUCCESS, "and of a third one, whose member died");
+    ok(ha_capture_put(&s, table, &call, &last, apr_time_now(), 1) == HA_CAPTURE_FENCED, "then nothing goes along");
+}
+
 static void gone_and_forged(void)
 {
     ha_session s = session_of(5), another = session_of(6), bare = session_of(7);
@@ -253,6 +275,7 @@ int main(void)
     a_stray_claim();
     a_stray_claim_of_the_present();
     gone_and_forged();
+    carried_along();
     followed_at_once();
     nodes_that_were_not_heard();
     apr_pool_destroy(pchild);
