@@ -143,6 +143,22 @@ static const ha_member_view *usable_owner(const ha_request *q, const char *route
     return m && m->worker != q->failed && ha_members_usable(m->worker, apr_time_now()) ? m : NULL;
 }
 
+/* The store may have taken longer than the retry= of who has just failed; then that one would be chosen, and fail again. */
+static const ha_member_view *choose_heir(const ha_request *q, request_rec *r, const char *owner, int agree)
+{
+    const ha_member_view *gone = ha_members_find(q->balancer, owner, strlen(owner));
+    const ha_member_view *heir = ha_members_choose(q->balancer, r, q->conf, gone, &q->session.digest, agree);
+
+    if (heir && heir->worker == q->failed) {
+        if (heir->worker->s->status & PROXY_WORKER_IGNORE_ERRORS)
+            return NULL;
+        heir->worker->s->status |= PROXY_WORKER_IN_ERROR;
+        heir->worker->s->error_time = apr_time_now();
+        heir = ha_members_choose(q->balancer, r, q->conf, gone, &q->session.digest, agree);
+    }
+    return heir && heir->worker != q->failed ? heir : NULL;
+}
+
 static ha_call store_call(const ha_request *q, request_rec *r)
 {
     ha_call call = { .pool = r->pool, .deadline = apr_time_now() + ha_config_store_timeout(q->cfg) };
@@ -268,10 +284,8 @@ static int settle_in_store(ha_request *q, request_rec *r, const ha_owner *own, i
             return 1;
         }
         note(q, why_not_usable(ha_members_find(q->balancer, m->owner, strlen(m->owner))));
-        heir = ha_members_choose(q->balancer, r, q->conf,
-                                 ha_members_find(q->balancer, m->owner, strlen(m->owner)),
-                                 &q->session.digest, broken);
-        if (heir == NULL || heir->worker == q->failed)
+        heir = choose_heir(q, r, m->owner, broken);
+        if (heir == NULL)
             return 0;
         if (q->mode == HA_NATIVE_BACKUP && m->found == HA_BACKUP_UNASKED && q->look == NULL)
             ha_owner_look_begin(q, r, q->sid.route);
