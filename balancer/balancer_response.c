@@ -264,6 +264,8 @@ void ha_response_take(ha_request *q, request_rec *r)
         capture(q, r, backup);
     if (q->cfg->route_cookie && !q->swallow)
         ha_route_write(q, r);
+    if (!q->swallow && q->mode != HA_ASYNC)
+        ha_transit_leave(q);
 }
 
 void ha_response_tunnel(ha_request *q, request_rec *r, int status, const apr_table_t *said)

@@ -3,7 +3,8 @@
  *
  * Nothing is wrong with the member, so nothing may be lost and nobody may notice. A session is moved by one of its own
  * requests, when none of the others is running: the request closes the gate, waits until the others are out, and
- * moves the session as a failover does. For that, requests are counted in and out in the shared table; only while a
+ * moves the session as a failover does. A request is out when its answer has come and its backup is stored: what is still
+ * to be sent, a stream or a tunnel, stays with the member. For that, requests are counted in and out in the shared table; only while a
  * member is draining or has come back, so the healthy path pays one look at a flag. Requests that began before the
  * counting are given SETTLE to end; what runs longer is fenced, as ever. Where there are other httpds, whose requests we cannot
  * count, the member is asked to let the session leave (doc/protocol.md).
@@ -20,7 +21,8 @@ APLOG_USE_MODULE(session_ha);
 #define WELL apr_time_from_sec(2)       /* a member has to be back for that long before sessions go home */
 #define POLL apr_time_from_msec(2)
 #define ASK apr_time_from_msec(10)
-#define OTHERS apr_time_from_sec(5)     /* how long the others' requests are waited for; then the session stays, for now */
+#define OTHERS apr_time_from_sec(5)     /* how long the others' requests are waited for; then the session stays, */
+#define STAYS apr_time_from_sec(10)     /* for that long: with a long poll always open, each request would wait */
 
 static int is_draining(const ha_member_view *m)
 {
@@ -87,7 +89,7 @@ static const ha_member_view *heir_of(ha_request *q, request_rec *r, const ha_mem
     const ha_member_view *m;
     apr_time_t now = apr_time_now();
 
-    if (now - here->transit->since < SETTLE)
+    if (now - here->transit->since < SETTLE || own->stays > now)
         return NULL;
     if (ha_config_drain_moves(q->cfg) && is_draining(here)) {
         *cause = "drained";
@@ -253,6 +255,7 @@ void ha_transit_request(ha_request *q, request_rec *r)
                     q->cause = NULL;
                     q->moved = 0;
                     ha_owner_open_gate(q);
+                    ha_table_stay(table, &q->session.digest, apr_time_now() + STAYS);
                 }
                 (void)enter(q, r);
                 break;

@@ -13,6 +13,7 @@
  *     gate      8   a takeover holds the gate until this point, 0: open
  *     busy      8   a backup is being written until this point, 0: none
  *     entered   8   the last request was counted in at this point
+ *     stays     8   it is not tried to move it off a member that lives before this point
  *     running   4   requests that are in
  *     patient   4   the gate is closed by one that waits for them
  *     route    96   the owner
@@ -42,6 +43,7 @@ typedef struct {
     apr_time_t   gate;
     apr_time_t   busy;
     apr_time_t   entered;
+    apr_time_t   stays;
     apr_uint32_t running;
     apr_uint32_t patient;
     char         route[HA_ROUTE_MAX];
@@ -138,6 +140,7 @@ int ha_table_owner(ha_table *t, const ha_digest *d, ha_owner *out)
         memcpy(out->home, e->home, sizeof out->home);
         out->since = e->since;
         out->gate = e->gate;
+        out->stays = e->stays;
     }
     apr_global_mutex_unlock(t->mutex);
     return known;
@@ -222,6 +225,16 @@ int ha_table_empty(ha_table *t, const ha_digest *d, apr_time_t now)
     empty = e == NULL || e->running == 0 || e->entered + FORGOTTEN < now;
     apr_global_mutex_unlock(t->mutex);
     return empty;
+}
+
+void ha_table_stay(ha_table *t, const ha_digest *d, apr_time_t until)
+{
+    entry *e;
+    if (apr_global_mutex_lock(t->mutex) != APR_SUCCESS)
+        return;
+    if ((e = find(t, d)) != NULL)
+        e->stays = until;
+    apr_global_mutex_unlock(t->mutex);
 }
 
 int ha_table_count(ha_table *t, const char *route, apr_time_t after)

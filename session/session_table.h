@@ -21,6 +21,7 @@ typedef struct ha_owner {                   /* a copy of what the table says of 
     char home[HA_ROUTE_MAX];    /* the member that it was moved away from first; "": it is at home */
     apr_time_t since;           /* it was restored to, or confirmed at, this member at this point; 0: it was not */
     apr_time_t gate;            /* a takeover runs: others wait until this point at most; 0: the gate is open */
+    apr_time_t stays;           /* it could not be moved off its member, and is not tried again before this point */
 } ha_owner;
 
 /* Bytes of shared memory, zeroed by the caller the first time. */
@@ -49,6 +50,9 @@ int ha_table_enter(ha_table *, const ha_digest *, apr_time_t now, apr_time_t gat
 void ha_table_leave(ha_table *, const ha_digest *);
 /* 1: nobody is in. A count that nobody has touched for long is of a child that was killed. */
 int ha_table_empty(ha_table *, const ha_digest *, apr_time_t now);
+
+/* It could not be moved, though its member lives: not to be tried again before that point. */
+void ha_table_stay(ha_table *, const ha_digest *, apr_time_t until);
 
 /* Sessions that this httpd has seen at a member after that point and that are still there; for the page. */
 int ha_table_count(ha_table *, const char *route, apr_time_t after);

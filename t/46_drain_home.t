@@ -6,7 +6,7 @@ use Apache::Test qw(-withtestmore);
 use Time::HiRes qw(sleep time);
 use Site;
 
-plan tests => 44;
+plan tests => 46;
 
 sub n_of { (Site::member_of($_[0]) // '') =~ /(\d+)/; $1 }
 
@@ -161,6 +161,20 @@ is scalar(grep { n_of($_) == n_of($r[2]) } @r[3, 4]), 2, 'who came meanwhile was
 is scalar(grep { n_of($_) == 3 } @r[0, 1]), 2, 'who was running where it was';
 is Site::count_of($site->get('/count', cookie => $x->{cookie}, port => $port)), 7, 'and on';
 $site->manage(3, w_status_N => 0);
+
+# streams that are open do not hold the session: what they did to it was told when they began
+for (1 .. 30) { ($x) = sessions(1); last if $x->{at} == 1 }
+$site->manage(1, w_status_N => 1);
+sleep 0.3;
+$site->get('/count?peek', cookie => $x->{cookie}, port => $_) for ($site->{port}, $port) x 8;
+sleep 3.6;
+my @streams = map { $site->send_request('/events?ms=1000&times=30', cookie => $x->{cookie}, port => $_) } $site->{port}, $port;
+sleep 0.5;
+$r = $site->get('/count', cookie => $x->{cookie});
+isnt n_of($r), 1, 'moved while two streams are open';
+is Site::count_of($r), 4, 'with what they did';
+close $_ for @streams;
+$site->manage(1, w_status_N => 0);
 
 # stay, the default
 $site = Site->new(like => $site, members => 3, nodes => 2);

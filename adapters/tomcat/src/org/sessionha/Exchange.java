@@ -43,6 +43,7 @@ final class Exchange {
     private Version versionAtStart;
     private long accessedAtStart;
     private volatile boolean told;
+    private SessionRecord.Visit visit;
 
     Exchange(SessionBackupValve valve, Request request, Running running, long inlineMax) {
         this.valve = valve;
@@ -59,9 +60,10 @@ final class Exchange {
         return (Exchange) request.getNote(NOTE);
     }
 
-    /** session: the one that the request names; null: it is not held. */
-    void begin(String base, Session session) {
+    /** session: the one that the request names; null: it is not held. visit: to end when the request has told what it did, or null. */
+    void begin(String base, Session session, SessionRecord.Visit visit) {
         request.setNote(NOTE, this);
+        this.visit = visit;
         baseAtStart = base;
         if (session != null) {
             sessionAtStart = session;
@@ -77,6 +79,13 @@ final class Exchange {
             return;
         }
         told = true;
+        tellNow();
+        if (visit != null) {
+            visit.end();
+        }
+    }
+
+    private void tellNow() {
         Response response = request.getCoyoteRequest().getResponse();
         try {
             tell(response);

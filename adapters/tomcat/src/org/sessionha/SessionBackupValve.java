@@ -232,11 +232,12 @@ public class SessionBackupValve extends ValveBase {
             missing(response, Fields.left(found.base));
             return;
         }
+        SessionRecord.Visit visit = entry == SessionRecord.Entry.IN ? record.new Visit() : null;
         try {
-            run(request, response, found, record != null, asked, inlineMax);
+            run(request, response, found, visit, asked, inlineMax);
         } finally {
-            if (entry == SessionRecord.Entry.IN) {
-                record.end();
+            if (visit != null) {
+                visit.end();
             }
         }
     }
@@ -246,9 +247,10 @@ public class SessionBackupValve extends ValveBase {
         WellKnown.end(response, Fields.STATUS_MISSING);
     }
 
-    private void run(Request request, Response response, Found found, boolean vouched, boolean asked, long inlineMax)
+    private void run(Request request, Response response, Found found, SessionRecord.Visit visit, boolean asked, long inlineMax)
             throws IOException, ServletException {
         Context context = request.getContext();
+        boolean vouched = found.session != null && SessionRecord.of(found.session) != null;
         if (!vouched && found.base != null && !asked && saysMissing()
                 && mayComeBack(departed.why(context, found.base))
                 && !isHeldByNeighbour(request, found.base, SessionIds.ownRoute(context))) {
@@ -261,17 +263,17 @@ public class SessionBackupValve extends ValveBase {
             return;
         }
         try {
-            runIn(here, request, response, found, inlineMax);
+            runIn(here, request, response, found, visit, inlineMax);
         } finally {
             here.leave();
         }
     }
 
-    private void runIn(Running here, Request request, Response response, Found found, long inlineMax)
+    private void runIn(Running here, Request request, Response response, Found found, SessionRecord.Visit visit, long inlineMax)
             throws IOException, ServletException {
         follow(request, found);
         Exchange exchange = new Exchange(this, request, here, Math.min(inlineMax, inline));
-        exchange.begin(found.base, found.session);
+        exchange.begin(found.base, found.session, visit);
         boolean hooked = CommitHook.install(request, exchange);
         if (bufferSize > response.getBufferSize()) {
             response.setBufferSize(bufferSize);

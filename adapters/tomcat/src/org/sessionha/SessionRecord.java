@@ -188,9 +188,19 @@ final class SessionRecord {
         return replaced ? 0 : (left ? leftAt + CLAIMED_NS : leavingUntil) - System.nanoTime();
     }
 
-    synchronized void end() {
-        running--;
-        endedAt = System.nanoTime();
+    /** Of a request that is in. What it does after its answer was told is for the next one to tell. */
+    final class Visit {
+        private boolean over;
+
+        void end() {
+            synchronized (SessionRecord.this) {
+                if (!over) {
+                    over = true;
+                    running--;
+                    endedAt = System.nanoTime();
+                }
+            }
+        }
     }
 
     /**
