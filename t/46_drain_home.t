@@ -167,9 +167,8 @@ for (1 .. 30) { ($x) = sessions(1); last if $x->{at} == 1 }
 $site->manage(1, w_status_N => 1);
 sleep 0.3;
 $site->get('/count?peek', cookie => $x->{cookie}, port => $_) for ($site->{port}, $port) x 8;
-sleep 3.6;
 my @streams = map { $site->send_request('/events?ms=1000&times=30', cookie => $x->{cookie}, port => $_) } $site->{port}, $port;
-sleep 0.5;
+sleep 3.6;
 $r = $site->get('/count', cookie => $x->{cookie});
 isnt n_of($r), 1, 'moved while two streams are open';
 is Site::count_of($r), 4, 'with what they did';
