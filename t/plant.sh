@@ -44,7 +44,7 @@ sow() {
     restore) what='the Valve takes any restore, whatever it holds'
              plant adapters/tomcat/src/org/sessionha/SessionRecord.java 's/return version\(\)\.compareTo\(version\) < 0 &&.*?;/return true;/' ;;
     left)    what='a member that sessions were moved off is not in doubt'
-             only=drain
+             httpds=1 only=drain        # with two, the member is asked to let the session leave, and says 425
              plant manager/manager_counters.c 's/(forward\(&slot->last_left, when\);\s+)forward\(&slot->last_doubt, when\);/$1/' ;;
     leave)   what='sessions are moved under requests of the other httpd'
              only=drain
