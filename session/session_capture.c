@@ -6,8 +6,9 @@
 /* How often to ask again while another response of the session is being stored. */
 #define STEP apr_time_from_msec(1)
 
-/* How long a move of the session may keep its former owner's answer waiting. */
-#define MOVE apr_time_from_sec(2)
+/* How long a move of the session may keep its former owner's answer waiting: as long as a gate stays closed. Whoever moves it may have
+ * read the backup already, and asks a store that hangs more than once; an answer that is not in there must not pass. */
+#define MOVE apr_time_from_sec(10)
 
 /* One after the other, never backwards (session_table.h). A newer state holds what an older one
  * held, so an older one that comes late is acknowledged by the newer one. */
@@ -98,7 +99,7 @@ static ha_capture keep(const ha_session *s, ha_table *table, ha_call *call, cons
         return without ? HA_CAPTURE_WANTED : HA_CAPTURE_BROKEN;
     case HA_PUT_MOVING:
         call->why = "the session is being moved";
-        return without ? HA_CAPTURE_WANTED : HA_CAPTURE_BROKEN;
+        return HA_CAPTURE_FENCED;
     case HA_PUT_SAME:
         answer = touch(s, call, record);    /* a node that has lost its copy is given it again by a put */
         break;

@@ -174,6 +174,25 @@ static void carried_along(void)
     ok(ha_capture_put(&s, table, &call, &last, apr_time_now(), 1) == HA_CAPTURE_FENCED, "then nothing goes along");
 }
 
+/* Who moves it may have read the backup already. */
+static void while_it_is_moved(void)
+{
+    ha_session s = session_of(23);
+    ha_call call = { p, 0, NULL };
+    ha_record late = record_of(1, 8, "tomcat1");
+    apr_time_t until = apr_time_now() + apr_time_from_msec(300);
+
+    call.deadline = apr_time_now() + apr_time_from_msec(100);
+    ok(ha_table_close_gate(table, &s.digest, apr_time_now(), until, 0)
+       && ha_capture_put(&s, table, &call, &late, apr_time_now(), 0) == HA_CAPTURE_STORED && apr_time_now() >= until,
+       "a backup waits until it is decided, and is stored if the session stays");
+    until = apr_time_now() + apr_time_from_sec(15);
+    late.version.seq++;
+    call.deadline = apr_time_now() + apr_time_from_msec(100);
+    ok(ha_table_close_gate(table, &s.digest, apr_time_now(), until, 0)
+       && ha_capture_put(&s, table, &call, &late, apr_time_now(), 0) == HA_CAPTURE_FENCED, "for ever it does not wait; then its answer does not pass");
+}
+
 static void gone_and_forged(void)
 {
     ha_session s = session_of(5), another = session_of(6), bare = session_of(7);
@@ -276,6 +295,7 @@ int main(void)
     a_stray_claim_of_the_present();
     gone_and_forged();
     carried_along();
+    while_it_is_moved();
     followed_at_once();
     nodes_that_were_not_heard();
     apr_pool_destroy(pchild);
