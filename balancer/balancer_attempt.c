@@ -14,6 +14,8 @@
 
 APLOG_USE_MODULE(session_ha);
 
+#define CLAIM apr_time_from_sec(1)
+#define CLAIM_POLL apr_time_from_msec(10)
 #define OWNERS_MAX 3            /* that are asked from here, one after the other */
 
 /* What mod_proxy has called us with. */
@@ -160,6 +162,22 @@ static int is_wrong_member(const ha_request *q, const proxy_worker *worker)
     return q->home && q->home->worker != worker && !q->balancer->s->sticky_force;
 }
 
+/* The session has left the member: another httpd had asked for that, and is about to claim it, or has. If it does not (it could not, or
+ * was killed), the session lives where it was. */
+static void wait_for_claim(ha_request *q, request_rec *r)
+{
+    apr_time_t bound = apr_time_now() + CLAIM;
+    apr_status_t rv;
+
+    do {
+        ha_call call = { .pool = r->pool, .deadline = apr_time_now() + ha_config_store_timeout(q->cfg) };
+        ha_move m = { .epoch = q->move.epoch };
+        rv = ha_move_follow(ha_request_session(q), &call, &m);
+        if (APR_STATUS_IS_NOTFOUND(rv))
+            apr_sleep(CLAIM_POLL);
+    } while (APR_STATUS_IS_NOTFOUND(rv) && apr_time_now() < bound);
+}
+
 /* "I do not have it, and have not run the request." If there is a backup of it that this very member made,
  * the member has lost its memory, and all its sessions have to be handed to it again. */
 static int answer_missing(ha_request *q, request_rec *r, const attempt *a)
@@ -202,7 +220,9 @@ static int answer_missing(ha_request *q, request_rec *r, const attempt *a)
         q->tell_none = 1;
         return run(q, r, a, asked, asked == a->worker ? a->url : url_at(a, asked, r->pool));
     }
-    if (!q->left) {
+    if (q->left)
+        wait_for_claim(q, r);
+    else {
         if (q->slot && q->move.owner && strcmp(q->move.owner, q->worker->s->route) == 0)
             ha_members_error(q->slot, q->asked);
         q->from = q->worker->s->route;
