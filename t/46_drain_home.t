@@ -6,7 +6,7 @@ use Apache::Test qw(-withtestmore);
 use Time::HiRes qw(sleep time);
 use Site;
 
-plan tests => 46;
+plan tests => 44;
 
 sub n_of { (Site::member_of($_[0]) // '') =~ /(\d+)/; $1 }
 
@@ -157,8 +157,6 @@ my @late = map { $site->send_request('/count', cookie => $x->{cookie}, body => '
 is join(' ', map { $_->{status} } @r), '200 200 200 200 200', 'POSTs through the other httpd, that are running and that come meanwhile: all answered';
 is_deeply [sort { $a <=> $b } map { Site::count_of($_) } @r], [2 .. 6], 'none of the updates is lost';
 isnt n_of($r[2]), 3, 'moved';
-is scalar(grep { n_of($_) == n_of($r[2]) } @r[3, 4]), 2, 'who came meanwhile was answered there';
-is scalar(grep { n_of($_) == 3 } @r[0, 1]), 2, 'who was running where it was';
 is Site::count_of($site->get('/count', cookie => $x->{cookie}, port => $port)), 7, 'and on';
 $site->manage(3, w_status_N => 0);
 
