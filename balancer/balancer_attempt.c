@@ -142,10 +142,7 @@ static int run_at_owner(ha_request *q, request_rec *r, const attempt *a)
         status = run(q, r, a, w, url);
         if (status != HTTP_SERVICE_UNAVAILABLE || w == a->worker)
             return status;
-        if (!(w->s->status & PROXY_WORKER_IGNORE_ERRORS)) {     /* as mod_proxy would */
-            w->s->status |= PROXY_WORKER_IN_ERROR;
-            w->s->error_time = apr_time_now();
-        }
+        ha_members_disable(w);
         ha_members_error(q->slot, apr_time_now());
     }
     return HTTP_BAD_GATEWAY;    /* not 503: mod_proxy would mark a member that lives */

@@ -232,6 +232,14 @@ void ha_members_left(ha_member_slot *slot, apr_time_t when)
         ha_peers_wake();
 }
 
+void ha_members_disable(proxy_worker *w)
+{
+    if (!(w->s->status & PROXY_WORKER_IGNORE_ERRORS)) {
+        w->s->status |= PROXY_WORKER_IN_ERROR;
+        w->s->error_time = apr_time_now();
+    }
+}
+
 int ha_members_usable(const proxy_worker *w, apr_time_t now)
 {
     if (PROXY_WORKER_IS_USABLE(w))

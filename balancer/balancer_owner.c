@@ -150,10 +150,7 @@ static const ha_member_view *choose_heir(const ha_request *q, request_rec *r, co
     const ha_member_view *heir = ha_members_choose(q->balancer, r, q->conf, gone, &q->session.digest, agree);
 
     if (heir && heir->worker == q->failed) {
-        if (heir->worker->s->status & PROXY_WORKER_IGNORE_ERRORS)
-            return NULL;
-        heir->worker->s->status |= PROXY_WORKER_IN_ERROR;
-        heir->worker->s->error_time = apr_time_now();
+        ha_members_disable(heir->worker);
         heir = ha_members_choose(q->balancer, r, q->conf, gone, &q->session.digest, agree);
     }
     return heir && heir->worker != q->failed ? heir : NULL;

@@ -38,6 +38,8 @@ void ha_members_watch(proxy_balancer *, const ha_config *, apr_time_t now);
 /* This member was in error at that point, or sessions were moved off it while it lived; other httpds are told. */
 void ha_members_error(ha_member_slot *, apr_time_t when);
 void ha_members_left(ha_member_slot *, apr_time_t when);
+/* It has just failed: into error for its retry=, as mod_proxy would put it. */
+void ha_members_disable(proxy_worker *);
 /* The worker to use for a request of our own to this member. */
 proxy_worker *ha_members_exchange(proxy_balancer *, proxy_worker *, server_rec *);
 /* The slot of a worker met in a hook. */

@@ -27,9 +27,6 @@ final class SessionRecord {
     /** What an httpd needs to store the last answer, and to see that the session is still there. */
     private static final long QUIET_NS = TimeUnit.MILLISECONDS.toNanos(50);
 
-    /** What the other one needs to claim the session, once it has left. Who comes earlier would find that it lives here. */
-    private static final long CLAIMED_NS = TimeUnit.MILLISECONDS.toNanos(50);
-
     private static final String NOTE = "org.sessionha.record";
 
     private final long epoch;
@@ -48,7 +45,6 @@ final class SessionRecord {
     private long leavingUntil = endedAt;
     /** There is none any more: it lives elsewhere, unless httpd says that it stays. */
     private boolean left;
-    private long leftAt;
     /** Something was told of this copy. */
     private boolean told;
     /** Soft: httpd may never fetch it, and the session can be read again. */
@@ -185,7 +181,7 @@ final class SessionRecord {
     }
 
     private long waitFor() {
-        return replaced ? 0 : (left ? leftAt + CLAIMED_NS : leavingUntil) - System.nanoTime();
+        return replaced || left ? 0 : leavingUntil - System.nanoTime();
     }
 
     /** Of a request that is in. What it does after its answer was told is for the next one to tell. */
@@ -212,7 +208,6 @@ final class SessionRecord {
         leavingUntil = now + LEAVING_NS;
         if (!left && running == 0 && now - endedAt >= QUIET_NS) {
             left = true;
-            leftAt = now;
             notifyAll();
         }
         return left ? 0 : Math.max(running, 1);
