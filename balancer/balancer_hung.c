@@ -134,10 +134,7 @@ static void condemn(const ha_wait *seen, apr_pool_t *p)
 
     ap_log_error(APLOG_MARK, APLOG_ERR, 0, seen->server, "member %s did not answer for %" APR_TIME_T_FMT
                  " ms, nor a probe: it is put into error", ap_proxy_worker_name(p, w), apr_time_as_msec(now - seen->asked));
-    if (!(w->s->status & PROXY_WORKER_IGNORE_ERRORS)) {
-        w->s->status |= PROXY_WORKER_IN_ERROR;
-        w->s->error_time = now;
-    }
+    ha_members_disable(w);
     ha_members_error(seen->slot, now);
     hang_up(w, p);
 }
